@@ -63,6 +63,15 @@ def test_wrong_scorers_are_refused(folder: Path, tmp_path: Path, scorers: list[s
     assert not list(tmp_path.glob("**/config.toml"))
 
 
+def test_a_file_without_answers_needs_scorers(folder: Path, tmp_path: Path) -> None:
+    """It is refused before a directory is made."""
+    (tmp_path / "free.jsonl").write_text('{"prompt": "a?"}\n')
+    whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "total_timesteps": BATCH}
+    with pytest.raises(ConfigError, match=r"scoring='none' leaves judging to language\.scorers"):
+        shoal.train(f"jsonl:{tmp_path / 'free.jsonl'}", env_kwargs={"scoring": "none"}, **whole)
+    assert not list(tmp_path.glob("**/config.toml"))
+
+
 def test_a_game_says_itself_what_is_earned(folder: Path, tmp_path: Path) -> None:
     """Another scorer is refused."""
     whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "total_timesteps": BATCH}

@@ -10,6 +10,7 @@ import torch
 
 from shoal.llm.tasks.ahead import PromptsAhead
 from shoal.llm.tasks.judged import JudgedTask
+from shoal.llm.tasks.prompts_file import UNJUDGED
 from shoal.llm.tasks.registry import is_task_name, make_task
 from shoal.llm.tasks.source import TaskSource
 from shoal.types import ConfigError
@@ -81,6 +82,10 @@ def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
         task = make()
     if language.scorers:
         task = cast("Task", JudgedTask(task, language.scorers))
+    elif getattr(task, "scoring", "") == UNJUDGED:
+        raise ConfigError(
+            f"{task.name}: scoring='none' leaves judging to language.scorers; name some, or another scoring"
+        )
     return TaskSource(
         task,
         max_tokens=experiment.config.max_completion_length,

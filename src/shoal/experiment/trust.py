@@ -189,7 +189,7 @@ def check(
                 _check_object(setting, name, KINDS.get(setting, ()), way)
     else:
         said = ", ".join(f"{name!r} ({part})" for part, name in names.items())
-        ways = f"; or name it yourself: {'; '.join(map(_way, names))}"
+        ways = f"; or name it yourself: {'; '.join(dict.fromkeys(map(_way, names)))}"
         raise ConfigError(
             f"the configuration names {said}, which would be imported and run, and no seal shows that you trained it "
             f"on this machine. If you trust the file: --trust, or trust=True in Python{ways if nameable else ''}"

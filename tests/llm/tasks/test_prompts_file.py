@@ -102,7 +102,7 @@ def test_lines_for_scorers_of_ones_own(tmp_path: Path) -> None:
     assert (known.truth, known.fields) == ("3", {})
     with pytest.raises(ConfigError, match=r"leaves judging to language\.scorers"):
         task.score(known, "3")
-    with pytest.raises(ConfigError, match="prompt 0 has no answer that could be shown"):
+    with pytest.raises(ConfigError, match="a line has no answer that a model could learn"):
         task.solution(free)
 
 

@@ -17,7 +17,9 @@ from shoal.types import ConfigError, check_ranges, text_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCORINGS = ("exact", "numeric", "math", "none")
+UNJUDGED = "none"
+"""What leaves judging to other scorers."""
+SCORINGS = ("exact", "numeric", "math", UNJUDGED)
 ROLES = ("system", "user", "assistant", "tool")
 MAX_BYTES = 2**30
 MAX_LINE = 2**20
@@ -74,7 +76,7 @@ class PromptsFile:
         self.scoring, self.extract, self.tolerance = scoring, extract, tolerance
         self._check()
         self._lines = _read(
-            Path(path).expanduser(), self.name, answers=scoring != "none"
+            Path(path).expanduser(), self.name, answers=scoring != UNJUDGED
         )
         if scoring == "math":
             from shoal.llm.scorers.math import load
@@ -97,7 +99,7 @@ class PromptsFile:
 
     def score(self, prompt: Prompt, answer: str) -> float:
         """1 for a right answer, else 0; ConfigError where nothing says what is right."""
-        if self.scoring == "none":
+        if self.scoring == UNJUDGED:
             raise ConfigError(
                 f"{self.name}: scoring='none' leaves judging to language.scorers; name some, or another scoring"
             )
@@ -110,7 +112,8 @@ class PromptsFile:
         truth = prompt.truth
         if truth is None:
             raise ConfigError(
-                f"{self.name}: prompt {prompt.index} has no answer that could be shown to a model"
+                f"{self.name}: a line has no answer that a model could learn from; name a model that is there, "
+                "or give every line an answer"
             )
         return str(truth[0] if isinstance(truth, list) else truth)
 
