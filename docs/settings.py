@@ -16,18 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from shoal import algos
-from shoal.algos import a2c, bc, dqn, impala, ppo, ppo_lagrangian, ppo_sac, pqn, r2d2, sac, td3
+from shoal.algos import a2c, bc, distill, dqn, grpo, impala, ppo, ppo_lagrangian, ppo_sac, pqn, r2d2, sac, td3
 from shoal.algos.presets import presets
 from shoal.envs.action_guard.settings import ActionGuard
 from shoal.envs.preprocessing import Preprocessing
 from shoal.experiment.options import Options
 from shoal.fleet.settings import Placement
+from shoal.learn.corrections import Correction
 from shoal.learn.curiosity import Curiosity
+from shoal.llm.sampler.protocol import Sampling
+from shoal.llm.settings import Language
 from shoal.memory.settings import Replay
 from shoal.nets.network import ActorCriticNet, Network, QNet
 from shoal.run.guard.settings import Guarding
 from shoal.run.members import Population
 from shoal.stream.explorers import Explorers
+from shoal.stream.groups.settings import Curriculum
 from shoal.stream.self_play import SelfPlay
 
 DOCS = Path(__file__).resolve().parent
@@ -44,6 +48,12 @@ TABLES = {
     "ppo_lagrangian": ppo_lagrangian.Config,
     "explorers": Explorers,
     "bc": bc.Config,
+    "grpo": grpo.Config,
+    "distill": distill.Config,
+    "sampling": Sampling,
+    "correction": Correction,
+    "curriculum": Curriculum,
+    "language": Language,
     "replay": Replay,
     "q_network": QNet,
     "actor_critic": ActorCriticNet,
@@ -65,6 +75,7 @@ PRESETS = {
     "pqn": ("pqn", ""),
     "sac": ("sac", ""),
     "td3": ("td3", ""),
+    "grpo": ("grpo", ""),
     "replay": ("", "replay."),
     "q_network": ("dqn", "network."),
     "options": ("", ""),
@@ -101,7 +112,7 @@ def show(value: Any) -> str:
 def settings_table(name: str) -> list[str]:
     """A row for each field: name, default, the values of the presets where the table has them, sentence."""
     kind: Any = TABLES[name]
-    said = sentences(kind)
+    said = {field: text for base in reversed(kind.__mro__[:-1]) for field, text in sentences(base).items()}
     used = values_of_presets(*PRESETS[name]) if name in PRESETS else {}
     rows: list[str] = []
     for field in fields(kind):

@@ -21,8 +21,8 @@ from shoal.algos import a2c, ppo
 from shoal.cli import eval as cli_eval
 from shoal.cli import train as cli_train
 from shoal.experiment import training
+from shoal.experiment.foreign import FOREIGN
 from shoal.experiment.options import Options
-from shoal.experiment.settings import FOREIGN
 from shoal.learn.learner import Learner
 from shoal.nets.policy import Network
 from tests.docs.tables import read_code, read_rows

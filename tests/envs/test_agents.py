@@ -22,6 +22,7 @@ from shoal.envs.rendering import Renderer
 from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError, Ready
 from tests.games import Ring, Shift
+from tests.llm.toy import Successor
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 
@@ -333,6 +334,8 @@ def test_wrong_uses_are_refused() -> None:
     assert env.recv().rows == slice(3, 6)
     with pytest.raises(ConfigError, match=r"expected a gymnasium\.Env or a PettingZoo one"):
         make(dict, 1)
+    with pytest.raises(ConfigError, match=r"it looks like a task of a language model, which other algorithms train"):
+        make(Successor, 1)
 
 
 def test_tic_tac_toe_is_a_draw_when_played_well() -> None:

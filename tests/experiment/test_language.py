@@ -93,6 +93,18 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(folder: Path, tmp_path: P
     assert sha256(part) != sha256(whole)
 
 
+@pytest.mark.parametrize("algo", ["grpo", "distill"])
+def test_the_learning_rate_follows_its_schedule(folder: Path, tmp_path: Path, algo: str) -> None:
+    """Down to next to nothing at the end, and on from there in a resumed run."""
+    given: dict[str, Any] = {"algo": algo, "learning_rate_schedule": "linear"}
+    given |= {"teacher": str(folder)} if algo == "distill" else {}
+    result = trained(folder, tmp_path, 4, **given)
+    rates = [line["train/learning_rate"] for line in read(result.path / "metrics.jsonl")]
+    assert rates == sorted(rates, reverse=True)
+    assert len(set(rates)) == 4
+    assert rates[-1] < 0.3 * SETTINGS["learning_rate"]
+
+
 @pytest.mark.usefixtures("warm_workers")
 def test_async_without_staleness_equals_sync(folder: Path, tmp_path: Path) -> None:
     """By the bits of its weights: a sampler in another process draws the same."""

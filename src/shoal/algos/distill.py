@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch.optim import Adam
 
 from shoal.learn.answers import logprobs_of
-from shoal.learn.corrections import Correction, correction_weights
+from shoal.learn.corrections import correction_weights
 from shoal.learn.older import beside
 from shoal.llm.loading import load_teacher
 from shoal.math.divergence import kl_estimate
 from shoal.math.group_advantages import advantage_of
+from shoal.math.rates import apply_schedules
 from shoal.math.token_losses import over_tokens, weighted_policy_gradient
 from shoal.math.token_weights import token_weights, weighted_sum
-from shoal.stream.groups.settings import DrawsGroups
+from shoal.stream.groups.settings import LearnsGroups
 from shoal.types import Answers, ConfigError, check_ranges
 
 if TYPE_CHECKING:
@@ -29,20 +30,14 @@ SOURCE, DEFAULTS = "tasks", {"total_timesteps": 20_000}
 
 
 @dataclass(frozen=True, slots=True)
-class Distill(DrawsGroups):
+class Distill(LearnsGroups):
     """Settings of distillation; those of its groups come first."""
 
     teacher: str = ""
     """Who is learned from: smollm2 or a folder (a model of the same tokens), or older weights of the model itself:
     version:-10 (those of ten to nineteen versions ago), average:0.99 (their exponential average), first."""
-    learning_rate: float = 1e-4
-    """Step size of Adam; larger learns faster and forgets the language sooner."""
     reward_weight: float = 0.0
     """What the task's own reward counts beside the teacher, as an advantage over the group; 0: nothing."""
-    correction: Correction = field(default_factory=Correction)
-    """What tokens that older weights chose count."""
-    max_grad_norm: float = 1.0
-    """The gradient's norm is cut to this."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
@@ -81,6 +76,7 @@ def train(cfg: Distill, task: TaskSource, run: Run) -> nn.Module:
     stream = run.groups(task, learner, cfg)
     for answers in run.loop(stream, learner):
         batch = judged(answers, logprobs_of(teacher.network, answers), cfg)
+        apply_schedules(cfg, run.progress, learner)
         learner.step(distillation_loss, batch, cfg)
         stream.publish()
         teacher.follow()

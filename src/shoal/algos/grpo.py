@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch.optim import Adam
@@ -14,14 +14,15 @@ from shoal.learn.answers import (
     with_proximal,
     with_reference,
 )
-from shoal.learn.corrections import Correction, correction_weights
+from shoal.learn.corrections import correction_weights
 from shoal.math.divergence import kl_estimate
 from shoal.math.group_advantages import advantage_of
 from shoal.math.overlong import overlong_penalty
+from shoal.math.rates import apply_schedules
 from shoal.math.token_losses import bounded_loss, over_tokens
 from shoal.math.token_ratios import sequence_ratio, token_ratio
 from shoal.math.token_weights import weighted_sum
-from shoal.stream.groups.settings import DrawsGroups
+from shoal.stream.groups.settings import LearnsGroups
 from shoal.types import Answers, check_ranges
 
 if TYPE_CHECKING:
@@ -35,11 +36,9 @@ SOURCE, DEFAULTS = "tasks", {"total_timesteps": 20_000}
 
 
 @dataclass(frozen=True, slots=True)
-class GRPO(DrawsGroups):
+class GRPO(LearnsGroups):
     """Settings of GRPO; those of its groups come first."""
 
-    learning_rate: float = 1e-4
-    """Step size of Adam; larger learns faster and forgets the language sooner."""
     num_iterations: int = 1
     """Passes over each batch; more use it better and move further from what it was drawn with."""
     num_minibatches: int = 1
@@ -58,10 +57,6 @@ class GRPO(DrawsGroups):
     """That upwards; more lets unlikely tokens become likely sooner."""
     beta: float = 0.0
     """Weight of the divergence from the model that training began with; more keep it closer, 0 needs no such model."""
-    correction: Correction = field(default_factory=Correction)
-    """What tokens that older weights chose count."""
-    max_grad_norm: float = 1.0
-    """The gradient's norm is cut to this."""
     overlong_cache: int = 0
     """Take up to 1 from the reward of answers that come within so many tokens of the most; 0: nothing."""
     mask_truncated_completions: bool = False
@@ -103,6 +98,7 @@ def train(cfg: GRPO, task: TaskSource, run: Run) -> nn.Module:
             batch = with_reference(learner, batch)
         if cfg.num_iterations * cfg.num_minibatches > 1:
             batch = with_proximal(learner, batch)
+        apply_schedules(cfg, run.progress, learner)
         for _ in range(cfg.num_iterations):
             for part in minibatches_of(batch, cfg.num_minibatches, run.rng):
                 learner.step(grpo_loss, weighted(part, cfg), cfg)

@@ -54,7 +54,8 @@ def take_env_kwargs(
 ) -> tuple[list[str], dict[str, Any]]:
     """The arguments without `--env.NAME VALUE` and `--env.NAME=VALUE`, and the environment's keywords that these set.
 
-    An environment takes any keyword, so none of these can be an option that is known beforehand.
+    An environment takes any keyword, so none of these can be an option that is known beforehand. A hyphen stands for an
+    underscore, as in other options.
 
     Args:
         arguments: all of them.
@@ -82,7 +83,7 @@ def take_env_kwargs(
             value = next(left, "")
         if not name or not value:
             raise ConfigError(f"{argument} needs a name and a value: --env.NAME VALUE")
-        found[name] = read_value(value)
+        found[name.replace("-", "_")] = read_value(value)  # as in other options
     return rest, found
 
 

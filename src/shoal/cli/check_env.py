@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from shoal.cli.arguments import look_here, parse, take_env_kwargs
+from shoal.llm.tasks.names import is_task_name
+from shoal.types import ConfigError
 
 ENV_KWARGS = "--env.NAME VALUE sets a keyword of the constructor, as in training; so does --env-kwargs NAME=VALUE."
 STATUSES = "Exit status: 0, no errors; 1, errors; 2, invalid options."
@@ -54,6 +56,10 @@ def main(arguments: list[str], about: str) -> int:
     arguments, env_kwargs = take_env_kwargs(arguments, listed=True)
     given = parse(Given, arguments, command="check-env", about=about)
     look_here(given.env)
+    if is_task_name(given.env):
+        raise ConfigError(
+            f"{given.env} is a task of a language model, no environment: shoal.llm.tasks.check_task tries out tasks"
+        )
     from shoal.check.check_env import check_env, read_kwargs
     from shoal.envs.preprocessing import Preprocessing
 

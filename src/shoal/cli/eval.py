@@ -56,6 +56,10 @@ def main(arguments: list[str], about: str) -> int:
     if given.video is not None:
         check_target(given.video)
     agent = agent_of(given, env_kwargs)
+    if given.video is not None:  # before the episodes, which may take long
+        from shoal.experiment.controls import check_controls
+
+        check_controls(agent.spec, "videos are")
     score = agent.evaluate(
         episodes=given.episodes, seed=given.seed, max_steps=given.max_steps
     )

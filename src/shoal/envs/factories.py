@@ -310,6 +310,16 @@ def _package_hint(env_id: str) -> str:
     return ""
 
 
+def _task_hint(made: object) -> str:
+    """What a task of a language model is trained with, where something looks like one."""
+    if not callable(getattr(made, "prompt", None)):
+        return ""
+    return (
+        "; it looks like a task of a language model, which other algorithms train (`shoal algos` lists them); "
+        "shoal.llm.tasks.check_task tries it out"
+    )
+
+
 def _calling(
     factory: object, env_kwargs: dict[str, Any], name: str
 ) -> Callable[[], Any]:
@@ -330,7 +340,7 @@ def _calling(
             )
         if not isinstance(env, gym.Env) and not is_game(env):
             raise ConfigError(
-                f"{name} returned {type(env).__name__}, expected a gymnasium.Env or a PettingZoo one"
+                f"{name} returned {type(env).__name__}, expected a gymnasium.Env or a PettingZoo one{_task_hint(env)}"
             )
         return env
 

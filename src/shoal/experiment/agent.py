@@ -18,6 +18,7 @@ from shoal.envs.action_guard.acting import GuardActing
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
 from shoal.experiment.applies import check_applies
+from shoal.experiment.controls import check_controls
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import first_policy_of, read_policy
 from shoal.experiment.predicting import Predicts
@@ -246,6 +247,7 @@ class Agent(Predicts, Staged):
         Raises:
             ConfigError: the folder is there, h5py is not installed, or episodes have masks or several agents.
         """
+        check_controls(self.spec, "data sets are")
         options = self.experiment.options
         to = free_folder(options.env, options.algo)
         to = to if folder is None else path_of("folder", folder)
@@ -281,6 +283,7 @@ class Agent(Predicts, Staged):
         Raises:
             ConfigError: the folder is there, a package is missing, or what `to` cannot express.
         """
+        check_controls(self.spec, "exports are")
         if folder is None:
             algo = f"{self.provenance.algo}-{to}"
             folder = free_folder(self.spec.env_id, algo, "exports")
@@ -304,6 +307,7 @@ class Agent(Predicts, Staged):
         Raises:
             ConfigError: gRPC is missing, the address is taken, or others can reach it and are not asked who they are.
         """
+        check_controls(self.spec, "policy servers are")
         return serve_policy(
             self.policy,
             self.spec,
@@ -324,6 +328,7 @@ class Agent(Predicts, Staged):
         Raises:
             ConfigError: an unknown suffix, no such folder, no imageio-ffmpeg, or an environment without rendering.
         """
+        check_controls(self.spec, "videos are")
         rows, max_steps = whole_of("rows", rows, 1), whole_of("max_steps", max_steps, 1)
         path = path_of("path", path)
         check_target(path)

@@ -100,9 +100,9 @@ class Settings(TypedDict, total=False):
     sampling: Sampling | Mapping[str, Any]
     dynamic_sampling: bool
     curriculum: Curriculum | Mapping[str, Any]
+    correction: Correction | Mapping[str, Any]
     teacher: str
     reward_weight: float
-    correction: Correction | Mapping[str, Any]
     n_step: int | float
     adam_eps: float
     target_update_interval: int | float

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from shoal.llm.tasks.ahead import PromptsAhead
+from shoal.llm.tasks.judged import JudgedTask
+from shoal.llm.tasks.prompts_file import UNJUDGED
 from shoal.llm.tasks.registry import is_task_name, make_task
 from shoal.llm.tasks.source import TaskSource
 from shoal.types import ConfigError
@@ -78,6 +80,12 @@ def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
         task = cast("Task", ahead)
     else:
         task = make()
+    if language.scorers:
+        task = cast("Task", JudgedTask(task, language.scorers))
+    elif getattr(task, "scoring", "") == UNJUDGED:
+        raise ConfigError(
+            f"{task.name}: scoring='none' leaves judging to language.scorers; name some, or another scoring"
+        )
     return TaskSource(
         task,
         max_tokens=experiment.config.max_completion_length,

@@ -10,6 +10,7 @@ from shoal.deploy.offline import Asked
 from shoal.deploy.offline import evaluate_offline as evaluate
 from shoal.deploy.progress import Progress
 from shoal.experiment.agent import Agent, loaded
+from shoal.experiment.controls import check_controls
 from shoal.memory.log_checks import Expected, folder_of
 from shoal.types import ConfigError
 from shoal.types.arguments import flag_of, number_of
@@ -49,6 +50,7 @@ def evaluate_offline(
         ConfigError: a log of other spaces, units or rates, or damaged; a run of other spaces; no way to any estimate.
     """
     agent = loaded("agent", agent)
+    check_controls(agent.spec, "logs are")
     acted = None if behavior is None else loaded("behavior", behavior)
     if acted is not None:
         _check_same(agent, acted)

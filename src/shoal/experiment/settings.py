@@ -23,6 +23,7 @@ from typing import (
 
 import numpy as np
 
+from shoal.experiment.foreign import said_of
 from shoal.run.origin import TABLE
 from shoal.types import ConfigError
 
@@ -174,37 +175,10 @@ def _default_of(kind: type[object], name: str) -> object:
     return None
 
 
-FOREIGN = {
-    "n_envs": "num_envs",
-    "n_steps": "num_steps",
-    "n_epochs": "update_epochs",
-    "batch_size": "num_minibatches = num_envs * num_steps / batch_size",
-    "clip_range": "clip_coef",
-    "clip_range_vf": "clip_vloss=True",
-    "normalize_advantage": "norm_adv",
-    "policy_kwargs": "network, such as network={'hidden': [128, 128]}",
-    "net_arch": "network={'hidden': [...]}",
-    "callback": "callbacks, a list of functions (run, record)",
-    "tensorboard_log": "nothing: TensorBoard's events are always in the run directory",
-    "verbose": "panel, such as panel='none'",
-    "progress_bar": "panel='live'",
-    "use_sde": "network={'sde_interval': ...}",
-    "sde_sample_freq": "network={'sde_interval': ...}",
-    "activation_fn": "network={'activation': 'relu'}",
-    "buffer_size": "replay={'buffer_size': ...}",
-    "learning_starts": "replay={'learning_starts': ...}",
-    "train_freq": "replay={'samples_per_insert': batch_size * gradient_steps / train_freq}",
-    "gradient_steps": "replay={'samples_per_insert': batch_size * gradient_steps / train_freq}",
-    "exploration_initial_eps": "epsilon_start",
-    "exploration_final_eps": "epsilon_end",
-}
-"""Settings of Stable-Baselines3, and what is to be written here instead."""
-
-
 def _meant(name: str, known: Collection[str]) -> str:
     """What a name that is no setting may have meant, or where settings are listed."""
-    if name in FOREIGN:
-        return f"Stable-Baselines3's {name} is here: {FOREIGN[name]}"
+    if there := said_of(name):
+        return there
     near = get_close_matches(name, known, n=3)
     if near:
         return f"did you mean {', '.join(near)}?"

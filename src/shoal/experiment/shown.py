@@ -11,6 +11,7 @@ from shoal.envs.bounds import bounds_of
 from shoal.envs.handed import arrays_of, check_alone
 from shoal.envs.masks import MaskReader
 from shoal.envs.observed import seen
+from shoal.experiment.controls import check_controls
 from shoal.types import leaf_spaces
 from shoal.types.text import printable
 
@@ -65,9 +66,11 @@ def batch_of(
     """The observations as arrays [N, ...], N, and whether there was one without that axis.
 
     Raises:
+        ConfigError: a language model, which has no observations.
         ValueError: another shape or kind than the environment's, what reset() or step() returned as a whole, numbers
             that are not finite, or choices that the space lacks.
     """
+    check_controls(spec, "observations are")
     layout = spec.observation
     check_alone(spec, obs)
     obs = seen(obs, spec.observation_space, preprocessing)

@@ -28,6 +28,7 @@ from torch import nn
 
 from shoal import algos
 from shoal.envs.factories import import_object
+from shoal.llm.tasks.names import is_task_name
 from shoal.run.drafts import draft_of, open_draft
 from shoal.run.origin import Origin
 from shoal.run.reading import read_bytes
@@ -35,7 +36,7 @@ from shoal.run.state_folder import state_folder
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 KEY_BYTES = 32
 SCHEDULE = "_schedule"
@@ -46,11 +47,13 @@ GUARDS = (f"{GUARD}.constraint", f"{GUARD}.inequalities")
 LANGUAGE = "language"
 """And that of language models."""
 SCORER = f"{LANGUAGE}.held_out_scorer"
+SCORERS = f"{LANGUAGE}.scorers"
 OWN = (
     "shoal.envs.agents.tictactoe:TicTacToe",
     "shoal.envs.costs.crossing:Crossing",
+    "shoal.llm.tasks.nim:Nim",
 )
-"""Environments of shoal's own that are named by their modules."""
+"""Environments and tasks of shoal's own that are named by their modules."""
 KINDS: dict[str, tuple[type[object], ...]] = {
     "env": (gym.Env, gym.vector.VectorEnv),
     "policy": (nn.Module,),
@@ -76,7 +79,7 @@ def imported_by(settings: Mapping[str, object]) -> dict[str, str]:
             continue
         if not isinstance(name, str):
             raise ConfigError(f"{setting} must be a string, got {name!r}")
-        own = ":" not in name or name in OWN
+        own = ":" not in name or name in OWN or is_task_name(name)
         if setting == "algo":
             own = name in algos.summaries()
         if not own or setting == "policy":
@@ -91,7 +94,22 @@ def imported_by(settings: Mapping[str, object]) -> dict[str, str]:
                 for setting, name in given
                 if _is_named(_called(place, setting), name)
             }
-    return names
+    return names | _scorers_of(settings)
+
+
+def _scorers_of(settings: Mapping[str, object]) -> dict[str, str]:
+    """The functions that judge a language model's answers, each as a setting of its own."""
+    table = settings.get(LANGUAGE)
+    given: object = table.get("scorers") if isinstance(table, Mapping) else None
+    if not isinstance(given, list | tuple):
+        return {}
+    texts = [str(one).partition("=")[0] for one in cast("Sequence[object]", given)]
+    return {f"{SCORERS}.{at}": name for at, name in enumerate(texts) if ":" in name}
+
+
+def _setting(part: str) -> str:
+    """The setting that a part of `imported_by` is of: of several scorers each is a part."""
+    return SCORERS if part.startswith(f"{SCORERS}.") else part
 
 
 def _called(place: str, setting: str) -> str:
@@ -159,7 +177,7 @@ def check(
             is trusted, an object that is no environment's or policy's.
     """
     named = imported_by(settings)
-    names = {part: name for part, name in named.items() if part not in given}
+    names = {part: name for part, name in named.items() if _setting(part) not in given}
     if not names:
         return
     if _is_sealed(origin, named):
@@ -171,7 +189,7 @@ def check(
                 _check_object(setting, name, KINDS.get(setting, ()), way)
     else:
         said = ", ".join(f"{name!r} ({part})" for part, name in names.items())
-        ways = f"; or name it yourself: {'; '.join(map(_way, names))}"
+        ways = f"; or name it yourself: {'; '.join(dict.fromkeys(map(_way, names)))}"
         raise ConfigError(
             f"the configuration names {said}, which would be imported and run, and no seal shows that you trained it "
             f"on this machine. If you trust the file: --trust, or trust=True in Python{ways if nameable else ''}"
@@ -211,6 +229,7 @@ def _check_object(
 
 def _way(setting: str) -> str:
     """How a user names what a file names."""
+    setting = _setting(setting)
     option = f"--{setting.replace('_', '-')}, or {setting}=..."
     return GIVE.get(setting, option)
 
@@ -242,7 +261,7 @@ def seal_again(
     before = imported_by(saved)
     if imported_by(now) == before:
         return origin
-    others = before.keys() - set(given)
+    others = {_setting(part) for part in before} - set(given)
     return origin if others and not _is_sealed(origin, before) else seal(origin, now)
 
 

@@ -27,6 +27,9 @@ class Language:
     process makes each when it is asked."""
     prompts_ahead: int = 64
     """Prompts that they make ahead of the one that was asked last."""
+    scorers: tuple[str, ...] = ()
+    """Who judges answers in the task's place: `package.module:function` of a prompt and an answer, or `task`. Of
+    several the sum is learned from, each times its weight, as in `my_scorers:short=0.5`."""
     scorer_workers: int = 0
     """Processes that judge answers; 0: the training process does."""
     scorer_timeout_s: float = 30.0

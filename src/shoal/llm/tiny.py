@@ -20,6 +20,7 @@ from shoal.llm.pretraining import (
     one_thread,
     pretrain,
 )
+from shoal.llm.scorers.score import value_of
 from shoal.llm.tasks.game import is_game
 from shoal.llm.tiny_game import key_of, make_tiny_game
 from shoal.llm.tiny_settings import Tiny, architecture_of
@@ -128,14 +129,15 @@ class _Measurement:
         self.task, self.model, self.most, self.report = task, model, most, report
         self.asked = [task.prompt(HELD_OUT + i) for i in range(settings.measured)]
         self.prompts = [tuple(model.tokenizer.encode_prompt(p)) for p in self.asked]
-        self.best = [task.score(p, _solution(task, p)) for p in self.asked]
+        self.best = [value_of(task.score(p, _solution(task, p))) for p in self.asked]
         self.generator = torch.Generator().manual_seed(0)
         self.every, self.began = settings.every, time.monotonic()
 
     def __call__(self, update: int) -> float:
         answers = answers_to(self.model, self.prompts, self.most, self.generator)
         texts = [self.model.tokenizer.decode(answer) for answer in answers]
-        scores = map(self.task.score, self.asked, texts)
+        given = map(self.task.score, self.asked, texts)
+        scores = map(value_of, given)
         right = [got >= most for got, most in zip(scores, self.best, strict=True)]
         success = sum(right) / len(right)
         if update % self.every == 0:

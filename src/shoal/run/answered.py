@@ -9,6 +9,7 @@ import numpy as np
 
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.protocol import Drawing, Request
+from shoal.llm.scorers.score import value_of
 from shoal.llm.tasks.asked import prompt_of, score_of
 from shoal.llm.tasks.game import GameError
 from shoal.llm.tasks.opponents import evaluating
@@ -74,7 +75,7 @@ def answered(
             text = group.text.get(0)
             if text is None:
                 text = tokenizer.decode(token.tolist())
-            rewards[group.key] = score_of(task, group.prompt, text)
+            rewards[group.key] = value_of(score_of(task, group.prompt, text))
             lengths[group.key] = len(token)
     finally:
         if conversations is not None:

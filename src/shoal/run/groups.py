@@ -208,7 +208,9 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
 
 def _scorer_of(source: TaskSource) -> Any:
     """What judges the answers, in whatever process; a game says itself what its players have earned."""
-    return _never if source.spec.num_players > 1 else source.task.score
+    if source.spec.num_players > 1:
+        return _never
+    return getattr(source.task, "scorer", None) or source.task.score
 
 
 def _never(prompt: object, answer: str) -> float:

@@ -68,7 +68,7 @@ def test_numbers_and_mathematics(tmp_path: Path) -> None:
         (b"[" * 100_000, "line 2 is not JSON"),
         (b"3", "line 2 is a int; a line is an object"),
         (b'{"question": "2?", "answer": 1}', "line 2 has no field 'prompt', but 'question', 'answer'"),
-        (b'{"prompt": "2?"}', "line 2 has no field 'answer', but 'prompt'"),
+        (b'{"prompt": "2?"}', "line 2 has no field 'answer', but 'prompt'; .* scoring='none' needs none"),
         (b'{"prompt": " ", "answer": 1}', "line 2: the field 'prompt' is empty"),
         (b'{"prompt": 1, "answer": 1}', "line 2: the field 'prompt' is a text or a list of messages, got 1"),
         (b'{"prompt": [], "answer": 1}', "line 2: the field 'prompt' is a text or a list"),
@@ -92,6 +92,20 @@ def test_wrong_lines_are_named(tmp_path: Path, line: bytes, message: str) -> Non
         PromptsFile(str(path))
 
 
+def test_lines_for_scorers_of_ones_own(tmp_path: Path) -> None:
+    """They need no answer, and their further fields come with the prompt."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "2?", "level": 3, "tags": ["a"]}\n{"prompt": "3?", "answer": 3}\n')
+    task = PromptsFile(str(path), scoring="none", shuffle=False)
+    free, known = task.prompt(0), task.prompt(1)
+    assert (free.truth, free.fields) == (None, {"level": 3, "tags": ["a"]})
+    assert (known.truth, known.fields) == ("3", {})
+    with pytest.raises(ConfigError, match=r"leaves judging to language\.scorers"):
+        task.score(known, "3")
+    with pytest.raises(ConfigError, match="a line has no answer that a model could learn"):
+        task.solution(free)
+
+
 def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.jsonl cannot be read"):
         PromptsFile(str(tmp_path / "nothing.jsonl"))
@@ -113,7 +127,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"scoring": "own"}, "scoring is one of exact, numeric, math, got 'own'"),
+        ({"scoring": "own"}, "scoring is one of exact, numeric, math, none, got 'own'"),
         ({"extract": "own"}, "extract is one of whole"),
         ({"tolerance": 0.1}, "tolerance is for scoring='numeric', but this is 'exact'; leave it out"),
         ({"tolerance": -1.0, "scoring": "numeric"}, "tolerance must be between 0 and 1"),

@@ -206,6 +206,23 @@ def test_returns_that_became_alike_at_a_higher_mean_were_learned(last: float, sp
     assert (found is None) == silent
 
 
+@pytest.mark.parametrize(("last", "said"), [(0.605, ""), (0.2, "no-learning"), (0.156, "no-learning")])
+def test_answers_that_are_right_or_wrong_scatter_however_much_was_learned(last: float, said: str) -> None:
+    """And what a language model is advised names no setting of environments."""
+    returns = np.linspace(0.156, last, 20)
+    lines = [
+        {"step": 64 * at, "episode/return": mean, "episode/return_std": 0.45, "groups/truncated": 0.0}
+        | {"episode/count": 64 * at, "loss/entropy": 0.5 / at**3}
+        for at, mean in enumerate(returns, 1)
+    ]
+    config = {"algorithm.num_generations": 8, "total_timesteps": 1280}
+    status = {"state": "finished", "steps": 1280, "updates": 20, "greedy_return": 2.0}
+    found = [one for rule in RULES if (one := rule(Evidence(config, status, lines))) is not None]
+    assert ("no-learning" in {one.rule for one in found}) == bool(said)
+    foreign = ("num_envs", "num_steps", "network.", "preset", "ent_coef", "learning_rate_schedule", "reward_scale")
+    assert [one.advice for one in found if any(name in one.advice for name in foreign)] == []
+
+
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     run_command("doctor", str(FOLDER / "runs" / "rate-too-high"))
     assert capsys.readouterr().out.startswith("1. updates change the policy too much")

@@ -48,6 +48,12 @@ def said_of(rule: Any, name: str, values: list[float]) -> list[str]:
         (ValueLoss(100.0), "loss/value", [100, *[1] * 20, 299], ""),  # it was as large as that before
         (ValueLoss(100.0), "loss/value", [100, *[1] * 20, 301], "halve"),
         (Gradient(100.0), "loss/grad_norm", [1, 1, 1, 1, 1, 101], "halve"),
+        (
+            Gradient(100.0),
+            "loss/grad_norm",
+            [*[0] * 9, 19, 64, 0, 0, 187, *[0] * 20, 2],
+            "",
+        ),  # of groups without signal
         (Entropy(0.1, continuous=False), "loss/entropy", [0.6, 0.6, 0.6, 0.6, 0.6, 0.07], ""),
         (Entropy(0.1, continuous=False), "loss/entropy", [0.6, 0.6, 0.6, 0.6, 0.6, 0.05], "rollback"),
         (Entropy(0.1, continuous=True), "loss/entropy", [1.0, 1.0, 1.0, 1.0, 1.0, -1.9], ""),

@@ -68,6 +68,11 @@ def read_score(given: object) -> Score:
     return Score(_number(given, "the score"))
 
 
+def value_of(given: Any) -> Any:
+    """The reward alone of what a scorer returned, whatever that is."""
+    return given.value if isinstance(given, Score) else given
+
+
 def _number(given: Any, what: str) -> float:
     if hasattr(given, "item") and getattr(given, "size", 0) == 1:
         given = given.item()  # an array of one number

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
 
 from shoal.check.report import WEIGHT, Finding, Report, Verdict, duration, shown
+from shoal.llm.scorers.score import value_of
 from shoal.llm.tasks.answers import END_TOKENS, same_text
 from shoal.llm.tasks.dialogue import (
     DialogueError,
@@ -212,7 +213,7 @@ def _score(check: _Check, task: Task, prompt: Prompt, answer: str) -> float | No
     values: list[object] = []
     for _ in range(2):
         try:
-            values.append(task.score(prompt, answer))
+            values.append(value_of(task.score(prompt, answer)))
         except Exception as error:
             check.note(
                 "score",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from shoal.llm.tasks.game import told_of, turns_of
@@ -95,7 +96,7 @@ class Speaker:
         """The move of the player whose turn it is."""
         player = game.position(prompt, moves).player
         told = told_of(game, prompt, player)
-        asked = Prompt(prompt.index, told, prompt.truth)
+        asked = replace(prompt, question=told)
         return self._speak(asked, turns_of(game, prompt, moves, player))
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal.llm.tasks.answers import EXTRACTS, extracted, same_number, same_text
 from shoal.llm.tasks.names import FILE
@@ -17,7 +17,9 @@ from shoal.types import ConfigError, check_ranges, text_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCORINGS = ("exact", "numeric", "math")
+UNJUDGED = "none"
+"""What leaves judging to other scorers."""
+SCORINGS = ("exact", "numeric", "math", UNJUDGED)
 ROLES = ("system", "user", "assistant", "tool")
 MAX_BYTES = 2**30
 MAX_LINE = 2**20
@@ -25,12 +27,22 @@ MAX_LINE = 2**20
 MAX_PROMPTS = 10_000_000
 
 
+class Line(NamedTuple):
+    """One line of a file."""
+
+    question: str | tuple[Message, ...]
+    truth: Any
+    """None where there is no answer."""
+    fields: dict[str, Any]
+    """What else it says."""
+
+
 class PromptsFile:
     """Prompts of a JSONL file, in an order that the seed draws, again and again.
 
     A line is `{"prompt": TEXT, "answer": ...}`, or with messages in the place of the text:
     `{"prompt": [{"role": "user", "content": TEXT}], "answer": ...}`. The answer is a text or a number, or a list of
-    those, any of which is right. Other fields are left alone.
+    those, any of which is right. Other fields are `Prompt.fields`, for scorers of your own.
     """
 
     def __init__(
@@ -49,7 +61,8 @@ class PromptsFile:
             path: of the file, at most 1 GiB.
             seed: of the order.
             scoring: `exact` (the same text or number, and nothing else), `numeric` (the same number or fraction, up to
-                the tolerance) or `math` (the same expression, as math-verify reads it).
+                the tolerance), `math` (the same expression, as math-verify reads it) or `none`: other scorers judge
+                (`language.scorers`), and lines need no answer.
             extract: the part of an answer that is scored: `whole`, `last_line`, `last_number`, `tag`
                 (`<answer>...</answer>`) or `boxed` (LaTeX).
             tolerance: of `numeric`, relative to the right number.
@@ -62,7 +75,9 @@ class PromptsFile:
         self.seed, self.shuffle = seed, shuffle
         self.scoring, self.extract, self.tolerance = scoring, extract, tolerance
         self._check()
-        self._lines = _read(Path(path).expanduser(), self.name)
+        self._lines = _read(
+            Path(path).expanduser(), self.name, answers=scoring != UNJUDGED
+        )
         if scoring == "math":
             from shoal.llm.scorers.math import load
 
@@ -79,18 +94,27 @@ class PromptsFile:
                 f"{self.name}: prompts are counted from 0, asked for {index}"
             )
         place = self._order[index % len(self._lines)]
-        question, truth = self._lines[place]
-        return Prompt(index=index, question=question, truth=truth)
+        question, truth, fields = self._lines[place]
+        return Prompt(index=index, question=question, truth=truth, fields=fields)
 
     def score(self, prompt: Prompt, answer: str) -> float:
-        """1 for a right answer, else 0."""
+        """1 for a right answer, else 0; ConfigError where nothing says what is right."""
+        if self.scoring == UNJUDGED:
+            raise ConfigError(
+                f"{self.name}: scoring='none' leaves judging to language.scorers; name some, or another scoring"
+            )
         given = extracted(answer, self.extract)
         right = prompt.truth if isinstance(prompt.truth, list) else [prompt.truth]
         return float(any(self._matches(str(truth), given) for truth in right))
 
     def solution(self, prompt: Prompt) -> str:
-        """A right answer."""
+        """A right answer; ConfigError for a line without one."""
         truth = prompt.truth
+        if truth is None:
+            raise ConfigError(
+                f"{self.name}: a line has no answer that a model could learn from; name a model that is there, "
+                "or give every line an answer"
+            )
         return str(truth[0] if isinstance(truth, list) else truth)
 
     @cached_property
@@ -125,7 +149,7 @@ class PromptsFile:
             )
 
 
-def _read(path: Path, name: str) -> list[tuple[str | tuple[Message, ...], Any]]:
+def _read(path: Path, name: str, *, answers: bool) -> list[Line]:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -133,7 +157,7 @@ def _read(path: Path, name: str) -> list[tuple[str | tuple[Message, ...], Any]]:
                 f"{name} has {size:,} bytes, at most {MAX_BYTES:,} are read; split it"
             )
         with path.open("rb") as file:
-            lines = _read_lines(file.readline, name)
+            lines = _read_lines(file.readline, name, answers=answers)
     except OSError as error:
         raise ConfigError(f"{name} cannot be read: {text_of(error)}") from error
     if not lines:
@@ -143,10 +167,8 @@ def _read(path: Path, name: str) -> list[tuple[str | tuple[Message, ...], Any]]:
     return lines
 
 
-def _read_lines(
-    readline: Any, name: str
-) -> list[tuple[str | tuple[Message, ...], Any]]:
-    found: list[tuple[str | tuple[Message, ...], Any]] = []
+def _read_lines(readline: Any, name: str, *, answers: bool) -> list[Line]:
+    found: list[Line] = []
     number = 0
     while line := readline(MAX_LINE + 1):
         number += 1
@@ -156,11 +178,12 @@ def _read_lines(
         if number > MAX_PROMPTS:
             raise ConfigError(f"{name} has more than {MAX_PROMPTS:,} lines; split it")
         if line.strip():
-            found.append(_read_line(line, where))
+            found.append(_read_line(line, where, answers=answers))
     return found
 
 
-def _read_line(line: bytes, where: str) -> tuple[str | tuple[Message, ...], Any]:
+def _read_line(line: bytes, where: str, *, answers: bool) -> Line:
+    """A line of the file; `answers`: whether it must have one."""
     try:
         given: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -169,12 +192,19 @@ def _read_line(line: bytes, where: str) -> tuple[str | tuple[Message, ...], Any]
         raise ConfigError(
             f"{where} is a {type(given).__name__}; a line is an object with prompt and answer"
         )
-    for field in ("prompt", "answer"):
+    for field in ("prompt", "answer") if answers else ("prompt",):
         if field not in given:
-            raise ConfigError(
-                f"{where} has no field {field!r}, but {', '.join(map(repr, given)) or 'none'}"
+            advice = (
+                "; where a scorer of yours judges (language.scorers), scoring='none' needs none"
+                if field == "answer"
+                else ""
             )
-    return _question(given["prompt"], where), _truth(given["answer"], where)
+            raise ConfigError(
+                f"{where} has no field {field!r}, but {', '.join(map(repr, given)) or 'none'}{advice}"
+            )
+    fields = {name: given[name] for name in given if name not in ("prompt", "answer")}
+    truth = _truth(given["answer"], where) if "answer" in given else None
+    return Line(_question(given["prompt"], where), truth, fields)
 
 
 def _question(given: Any, where: str) -> str | tuple[Message, ...]:

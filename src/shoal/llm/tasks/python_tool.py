@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shoal.llm.tasks.sandbox import PythonSandbox
@@ -63,7 +64,7 @@ class PythonTool:
             told = f"{told}\n{question[0].content}"
             question = question[1:]
         chat = (Message("system", told), *question)
-        return type(asked)(asked.index, chat, asked.truth)
+        return replace(asked, question=chat)
 
     def reply(self, prompt: Prompt, turns: tuple[Message, ...]) -> Reply:
         """What the last program of the turn prints; done where there is none."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class Prompt:
     """Plain text, which the model continues, or a chat, which its template turns into text."""
     truth: Any = None
     """What the scorer compares an answer with; the model never sees it. It must be representable as JSON."""
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What else a scorer may want to know of this prompt, by name: of a file's line its further fields."""
 
 
 @runtime_checkable
@@ -42,7 +47,10 @@ class Task(Protocol):
         ...
 
     def score(self, prompt: Prompt, answer: str) -> float:
-        """What an answer earns, a finite number; usually from 0 to 1. `answer` ends before the end-of-text token."""
+        """What an answer earns, a finite number; usually from 0 to 1. `answer` ends before the end-of-text token.
+
+        A `Score` of `shoal.llm.scorers.score` says besides what it is made of, for the metrics.
+        """
         ...
 
 

@@ -47,6 +47,8 @@ class Course:
     greedy: float | None
     lines: int = 0
     """With a mean return; of one alone nothing can be said of how it rose."""
+    answers: bool = False
+    """Whether returns are rewards of a language model's answers: of 1 and 0 they scatter however much it learns."""
 
     @property
     def known(self) -> bool:
@@ -68,15 +70,21 @@ class Course:
     @property
     def learned(self) -> bool:
         """Whether the return rose clearly at all."""
-        return self.known and self.gain > CLEAR * self.spread and self.gain > 1e-9
+        clear = FAR * self._chance if self.answers else CLEAR * self.spread
+        return self.known and self.gain > max(clear, 1e-9)
 
     @property
     def settled(self) -> bool:
         """Whether scattered returns became alike, at a mean that lies above the first by more than chance would."""
         if not self.known:
             return False
-        chance = self.spread / min(self.episodes, WINDOW) ** 0.5
-        return self.last - self.first > max(FAR * chance, 2 * self.last_spread, 1e-9)
+        sure = max(FAR * self._chance, 2 * self.last_spread, 1e-9)
+        return self.last - self.first > sure
+
+    @property
+    def _chance(self) -> float:
+        """Standard error of the mean return of a line."""
+        return self.spread / max(1, min(self.episodes, WINDOW)) ** 0.5
 
     @property
     def fell(self) -> bool:
@@ -131,4 +139,5 @@ def course_of(lines: Sequence[Mapping[str, Any]], status: Mapping[str, Any]) -> 
         threshold=threshold,
         greedy=greedy,
         lines=len(returns),
+        answers="groups/truncated" in told[-1],
     )

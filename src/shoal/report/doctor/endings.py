@@ -26,6 +26,8 @@ def not_finite(run: Evidence) -> Finding | None:
         "a smaller learning_rate; rewards and observations of the order of 1 (reward_scale, normalize_reward, "
         "network.normalize_obs); look for single rewards or observations that are far larger than the others"
     )
+    if run.groups:
+        advice = "a smaller learning_rate; rewards of the order of 1, none far larger than the others"
     if ended:
         what = f"training ended because losses or gradients were no finite numbers any more: {printable(reason, 300)}"
         return Finding("not-finite", ENDED + 5, what, advice, numbers)

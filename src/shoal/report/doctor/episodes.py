@@ -108,6 +108,8 @@ def acts_at_random(run: Evidence) -> Finding | None:
         return Finding("acts-at-random", CAUSE + 10, what, advice, numbers)
     what = f"greedy actions reach {course.greedy:.4g}, sampled ones {course.last:.4g}: the policy is far from decided"
     advice = "a smaller ent_coef, a larger learning_rate or more steps; judge it by its greedy episodes (eval_every)"
+    if run.groups:
+        advice = "a lower sampling.temperature or more steps; judge it by its greedy answers (eval_every)"
     return Finding("greedy-far-from-sampled", SYMPTOM + 5, what, advice, numbers)
 
 

@@ -27,7 +27,12 @@ def no_learning(run: Evidence) -> Finding | None:
         f"{course.episodes:,} episodes (their standard deviation is {course.spread:.3g})"
     )
     advice = "a preset of a similar environment, another learning_rate, network.normalize_obs, more steps"
-    if run.config.get(
+    if run.groups:
+        advice = (
+            "easier prompts, or a score with steps between nothing and all; read what it answers with `shoal chat "
+            "RUN`; a larger learning_rate; more num_prompts or num_generations; more total_timesteps"
+        )
+    elif run.config.get(
         "policy"
     ):  # of a module of the user's own no setting of the network is read
         advice = (
@@ -44,6 +49,8 @@ def fell(run: Evidence) -> Finding | None:
         return None
     what = f"what was learned was lost again: the mean return reached {course.best:.4g} and is {course.last:.4g}"
     advice = "a smaller learning_rate or learning_rate_schedule=linear; the checkpoint `best` holds what was reached"
+    if run.groups:
+        advice = "a smaller learning_rate, or beta above 0; the checkpoint `best` holds what was reached"
     return Finding("return-fell", SYMPTOM + 1, what, advice, _numbers(run))
 
 
@@ -60,6 +67,8 @@ def below_threshold(run: Evidence) -> Finding | None:
         f"{course.threshold:g}"
     )
     advice = "learning_rate_schedule=linear, more total_timesteps, a larger network, or another seed"
+    if run.groups:
+        advice = "more total_timesteps, more num_generations, a larger model, or another seed"
     return Finding("below-threshold", SYMPTOM - 6, what, advice, _numbers(run))
 
 

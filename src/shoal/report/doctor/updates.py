@@ -80,6 +80,8 @@ def entropy_gone(run: Evidence) -> Finding | None:
         f"while the mean return is {run.course.last:.4g}: it has stopped exploring"
     )
     advice = "a smaller learning_rate, and a larger ent_coef, such as 0.01"
+    if run.groups:
+        advice = "a smaller learning_rate, a larger epsilon_high, or beta above 0"
     numbers = {"first": first, "loss/entropy": last, "step": float(when)}
     return Finding("entropy-gone", CAUSE + 8, what, advice, numbers)
 
@@ -125,6 +127,8 @@ def too_few(run: Evidence) -> Finding | None:
     steps = (run.number("steps") or 0.0) / updates
     what = f"there were only {updates:.0f} updates, one in {steps:,.0f} steps"
     advice = "fewer num_envs or a smaller num_steps, so that there are some hundred; or more total_timesteps"
+    if run.groups:
+        advice = "more total_timesteps, which counts answers; or fewer num_prompts, so that there are some hundred"
     numbers = {"updates": updates, "steps_of_each": steps}
     return Finding("too-few-updates", CAUSE + 1, what, advice, numbers)
 
@@ -141,5 +145,7 @@ def staleness(run: Evidence) -> Finding | None:
     advice = (
         "max_staleness=1, or a correction for older weights (V-trace, decoupled_clip)"
     )
+    if run.groups:
+        advice = "max_staleness=1, or correction.version_decay below 1, so that older tokens count less"
     numbers = {"staleness": late, "max_staleness": bound}
     return Finding("staleness", CAUSE + 6, what, advice, numbers)

@@ -239,13 +239,15 @@ class Explosion(Windowed):
 
     name: ClassVar[str] = ""
     what: ClassVar[str] = ""
+    least: ClassVar[float] = -1.0
+    """What is not above it is no number to compare with."""
 
     def look(self, seen: Seen) -> Finding | None:
         """Compares, then remembers the largest of all that were not found wrong."""
         value = seen.number(*self.reads)
         if seen.number(GREW):
             self.settling = WINDOW
-        if value is None or not math.isfinite(value):
+        if value is None or not math.isfinite(value) or value <= self.least:
             return None
         found = None
         if self.settling:
@@ -301,8 +303,9 @@ class ValueLoss(Explosion):
 
 
 class Gradient(Explosion):
-    """Gradients do not explode."""
+    """Gradients do not explode. One of 0 says nothing of them: all answers to each prompt earned the same."""
 
     name = "gradient"
     reads = ("loss/grad_norm",)
     what = "the norm of the gradient"
+    least = 1e-9

@@ -51,6 +51,8 @@ class Group:
     """What of them is scored, where that is not the text of all their tokens."""
     reward: dict[int, float] = field(default_factory=dict)
     """What they have earned; NaN where that will never be known."""
+    parts: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    """What these rewards are made of, where the scorer says so."""
     others: tuple[tuple[int, ...], ...] = ()
     """The tokens that further players of a game are told."""
     learners: tuple[int, ...] = (0,)
@@ -110,6 +112,7 @@ class Group:
             "text": [[number, text] for number, text in self.text.items()],
             "scored": sorted(self.reward),
             "reward": [self.reward[number] for number in sorted(self.reward)],
+            "parts": [[number, dict(self.parts[number])] for number in self.parts],
         }
 
     @classmethod
@@ -124,6 +127,7 @@ class Group:
         group.text = {int(number): text for number, text in state["text"]}
         pairs = zip(state["scored"], state["reward"], strict=True)
         group.reward = {int(number): float(reward) for number, reward in pairs}
+        group.parts = {int(number): one for number, one in state.get("parts", [])}
         return group
 
 

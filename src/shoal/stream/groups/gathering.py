@@ -116,6 +116,8 @@ class Gathering:
             group = self.flight.groups[key]
             self.lost += one.reward is None
             group.reward[number] = float("nan") if one.reward is None else one.reward
+            if one.parts and one.reward is not None:
+                group.parts[number] = one.parts
             if group.complete:
                 self._settle(group)
 

@@ -10,6 +10,7 @@ import numpy as np
 from shoal.stream.groups.batch import answers_of
 from shoal.stream.groups.gathering import Gathering
 from shoal.stream.groups.held_out import HELD_OUT
+from shoal.stream.groups.parts import note_parts
 from shoal.stream.groups.turns import turns_of
 from shoal.stream.meter import Meter
 from shoal.types import Episodes
@@ -160,6 +161,7 @@ class Groups:
         late = (self.version - answers.version) * answers.mask
         answers = replace(answers, age=late)
         self._note(answers, late)
+        note_parts(self._meter, batch)
         return answers
 
     def state(self) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from shoal.learn.corrections import Correction
 from shoal.llm.sampler.protocol import Sampling
+from shoal.math.rates import Schedule, check_schedules
 from shoal.types import check_ranges
 
 
@@ -52,3 +54,22 @@ class DrawsGroups:
             num_generations=(2, 2**15),
             max_completion_length=(1, 2**20),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LearnsGroups(DrawsGroups):
+    """And how large the steps are by which a language model learns from them."""
+
+    learning_rate: float = 1e-4
+    """Step size of Adam; larger learns faster and forgets the language sooner."""
+    learning_rate_schedule: Schedule = "constant"
+    """Its factor over the run: constant, linear to 0, cosine, or a function of the share that is done."""
+    correction: Correction = field(default_factory=Correction)
+    """What tokens that older weights chose count."""
+    max_grad_norm: float = 1.0
+    """The gradient's norm is cut to this."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        super(LearnsGroups, self).__post_init__()
+        check_schedules(self)

@@ -1,0 +1,82 @@
+"""Settings of other libraries, and what is to be written here instead."""
+
+from __future__ import annotations
+
+SB3 = "Stable-Baselines3"
+TRL = "TRL"
+FOREIGN = {
+    "n_envs": "num_envs",
+    "n_steps": "num_steps",
+    "n_epochs": "update_epochs",
+    "batch_size": "num_minibatches = num_envs * num_steps / batch_size",
+    "clip_range": "clip_coef",
+    "clip_range_vf": "clip_vloss=True",
+    "normalize_advantage": "norm_adv",
+    "policy_kwargs": "network, such as network={'hidden': [128, 128]}",
+    "net_arch": "network={'hidden': [...]}",
+    "callback": "callbacks, a list of functions (run, record)",
+    "tensorboard_log": "nothing: TensorBoard's events are always in the run directory",
+    "verbose": "panel, such as panel='none'",
+    "progress_bar": "panel='live'",
+    "use_sde": "network={'sde_interval': ...}",
+    "sde_sample_freq": "network={'sde_interval': ...}",
+    "activation_fn": "network={'activation': 'relu'}",
+    "buffer_size": "replay={'buffer_size': ...}",
+    "learning_starts": "replay={'learning_starts': ...}",
+    "train_freq": "replay={'samples_per_insert': batch_size * gradient_steps / train_freq}",
+    "gradient_steps": "replay={'samples_per_insert': batch_size * gradient_steps / train_freq}",
+    "exploration_initial_eps": "epsilon_start",
+    "exploration_final_eps": "epsilon_end",
+}
+"""Settings of Stable-Baselines3."""
+_SAMPLING = "sampling={{'{}': ...}}"
+FOREIGN_LLM = {
+    "reward_funcs": "language={'scorers': ['my_module:function', ...]}",
+    "reward_weights": "language={'scorers': ['my_module:function=0.5', ...]}",
+    "train_dataset": "the first argument, a task: shoal.train('jsonl:prompts.jsonl', ...)",
+    "eval_dataset": "env_kwargs={'eval_file': 'others.jsonl'}",
+    "tools": "a task of your own with reply(prompt, turns)",
+    "peft_config": "language={'lora_rank': 8, 'lora_alpha': 16.0}",
+    "loss_type": "loss_normalization: sequence (all answers count alike), token (all tokens) or constant; 'cispo' is "
+    "surrogate='weight'",
+    "scale_rewards": "advantage: 'group', 'batch', or 'centered' for none",
+    "importance_sampling_level": "ratio_of",
+    "generation_batch_size": "num_prompts = generation_batch_size / num_generations",
+    "per_device_train_batch_size": "num_prompts, and language={'micro_tokens': ...} for what fits into memory",
+    "gradient_accumulation_steps": "nothing: a step is of the whole batch, cut by language={'micro_tokens': ...}",
+    "steps_per_generation": "num_minibatches",
+    "num_train_epochs": "total_timesteps, which counts answers",
+    "max_steps": "total_timesteps = max_steps * num_prompts * num_generations",
+    "lr_scheduler_type": "learning_rate_schedule",
+    "warmup_steps": "learning_rate_schedule, a function of the share that is done",
+    "warmup_ratio": "learning_rate_schedule, a function of the share that is done",
+    "generation_kwargs": "sampling={'temperature': ..., 'top_p': ...}",
+    "temperature": _SAMPLING.format("temperature"),
+    "top_p": _SAMPLING.format("top_p"),
+    "top_k": _SAMPLING.format("top_k"),
+    "min_p": _SAMPLING.format("min_p"),
+    "max_prompt_length": "nothing: prompts are never cut, and one that leaves no room for an answer is refused",
+    "use_vllm": "language={'engine': 'vllm'}",
+    "vllm_mode": "language={'engine_in_process': True}, or False for a server",
+    "vllm_server_base_url": "language={'engine_url': ...}",
+    "vllm_importance_sampling_correction": "correction={'outside': 'truncate'}, or 'none'",
+    "vllm_importance_sampling_mode": "correction={'level': ..., 'outside': ...}",
+    "vllm_importance_sampling_cap": "correction={'bound': ...}",
+    "off_policy_mask_threshold": "correction={'off_policy_bound': ...}",
+    "gradient_checkpointing": "language={'checkpoint_activations': True}",
+    "sync_ref_model": "nothing for beta, whose reference stays; distillation has teacher='average:0.99'",
+    "eval_steps": "eval_every, in answers",
+    "save_steps": "checkpoint_every, in answers",
+    "output_dir": "run_dir and name",
+    "report_to": "track",
+    "bf16": "nothing yet: language models are trained in float32",
+}
+"""Settings of TRL, for language models."""
+
+
+def said_of(name: str) -> str:
+    """What is to be written here for a setting of another library; empty where it is of none."""
+    for library, names in ((SB3, FOREIGN), (TRL, FOREIGN_LLM)):
+        if name in names:
+            return f"{library}'s {name} is here: {names[name]}"
+    return ""
