@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import re
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +30,8 @@ from benchmarks.peers.setup_peers import HERE, load_peers, venv_python
 
 RESULTS = Path(__file__).parent / "results"
 RESULT, OURS = RESULTS / "guard_peers.jsonl", RESULTS / "guard.jsonl"
+DEPRECATED = re.compile(r"DeprecationWarning|^warnings\.warn\($")
+"""What libraries say of themselves, and not of a failure."""
 FAILURES = {
     "none": "none, for comparison",
     "learning_rate": "learning rate × 1,000",
@@ -95,8 +98,9 @@ def shown(values: list[float]) -> str:
 def voice(rows: list[dict[str, Any]]) -> str:
     """Whether a library raised an error, warned or was silent."""
     words: list[str] = []
-    for what, word in (("raised", "raises"), ("said", "warns")):
-        count = sum(bool(row[what]) for row in rows)
+    raised = sum(bool(row["raised"]) for row in rows)
+    said = sum(any(not DEPRECATED.search(line) for line in row["said"]) for row in rows)
+    for count, word in ((raised, "raises"), (said, "warns")):
         if count:
             words.append(word if count == len(rows) else f"{word} in {count} of {len(rows)}")
     return ", ".join(words) or "silent"
