@@ -219,6 +219,21 @@ def test_algorithms_are_named_by_themselves_only() -> None:
     assert found == []
 
 
+def test_the_engine_names_no_environment_and_no_task() -> None:
+    """Neither one that there are presets for nor any other of reasoning-gym's or TextArena's."""
+    presets = [
+        tomllib.loads(path.read_text(encoding="utf-8")) for path in (PACKAGE / "algos" / "presets").glob("*.toml")
+    ]
+    known = {
+        name.removeprefix("reasoning-gym:") for preset in presets for name in preset if ":" in name or "-v" in name
+    }
+    assert {"chain_sum", "CartPole-v1"} <= known
+    words = {name for name in known if not name.isalpha()}  # products are of matrices too
+    names = re.compile(rf"reasoning.gym|textarena|{'|'.join(map(re.escape, sorted(words)))}", re.IGNORECASE)
+    engine = [path for folder in ("learn", "stream", "run") for path in (PACKAGE / folder).rglob("*.py")]
+    assert [path for path in engine if names.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_code_is_not_compressed() -> None:
     counted = [count_tokens(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
     tokens, lines = (sum(numbers) for numbers in zip(*counted, strict=True))

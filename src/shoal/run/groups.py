@@ -12,6 +12,7 @@ from shoal.llm.model import LanguageModel
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.scorers.functions import named_scorer
 from shoal.llm.scorers.pool import ScorerPool
+from shoal.llm.tasks.names import EXAMPLE
 from shoal.llm.tasks.opponents import is_scripted
 from shoal.llm.tasks.source import TaskSource
 from shoal.stream.groups.groups import Groups
@@ -46,7 +47,7 @@ def groups_of(
     s = run.settings
     if not isinstance(cast("Any", source), TaskSource):
         raise ConfigError(
-            f"{s.algo or 'this algorithm'} trains a language model on a task, such as reasoning-gym:chain_sum; "
+            f"{s.algo or 'this algorithm'} trains a language model on a task, such as {EXAMPLE}; "
             f"{s.env} is an environment"
         )
     policy: Any = learner.policy

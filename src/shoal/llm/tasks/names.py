@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 REASONING, FILE, ARENA = "reasoning-gym:", "jsonl:", "textarena:"
+EXAMPLE = f"{REASONING}chain_sum"
+"""A task that messages name."""
 
 
 def is_task_name(source: object) -> bool:
