@@ -42,7 +42,7 @@ REFERENCE = np.where(MASK, NOW + TAUGHT, 0.0)
 BUDGET, BELOW, ABOVE, MOST = 5, 0.1, 0.15, 1.1
 
 
-def clipped(ratio: float, advantage: float) -> float:
+def clipped(ratio: Any, advantage: Any) -> float:
     """min(r A, clip(r) A)."""
     return min(ratio * advantage, min(max(ratio, 1 - BELOW), 1 + ABOVE) * advantage)
 
@@ -116,8 +116,9 @@ PAPERS: dict[str, tuple[Callable[[NDArray[np.float64]], float], dict[str, Any]]]
 
 def settings(**given: Any) -> GRPO:
     """Two groups of three."""
-    sizes: Any = {"num_prompts": 2, "num_generations": 3, "max_completion_length": BUDGET}
-    return GRPO(**sizes, **{"epsilon": BELOW, "epsilon_high": ABOVE} | given)
+    whole: dict[str, Any] = {"num_prompts": 2, "num_generations": 3, "max_completion_length": BUDGET}
+    whole.update({"epsilon": BELOW, "epsilon_high": ABOVE}, **given)
+    return GRPO(**whole)
 
 
 def batch(*, reference: bool) -> Answers:
