@@ -41,7 +41,9 @@ def kept(self, **how):
     flight = self.stream.gathering.flight
     save(self, **how)
     held = {g.key: {n: d.token.tolist() for n, d in g.drawn.items()} for g in flight.groups.values()}
-    told(saved=self.run.updates, held=held)
+    under_way = self.stream.gathering.sampler._book.answers()
+    begun = [(one.key, one.number, list(one.token[one.prompt :])) for one in under_way]
+    told(saved=self.run.updates, held=held, begun=begun)
 
 def write_then_die(self):
     write(self)
@@ -61,7 +63,7 @@ SETTINGS: dict[str, Any] = {
     "algo": "grpo",
     "num_prompts": 3,
     "num_generations": 4,
-    "max_completion_length": 4,
+    "max_completion_length": 24,
     "learning_rate": 1e-3,
     "total_timesteps": 12 * 40,
     "checkpoint_every": 12 * 6,
@@ -72,7 +74,10 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.mark.slow
 def test_every_answer_is_learned_from_once(interpreter: Interpreter, tmp_path: Path) -> None:
-    """Killed twice: batches hold each group once, with the tokens that the checkpoint held; nothing is left behind."""
+    """Killed twice: batches hold each group once, with the tokens that the checkpoint held; nothing is left behind.
+
+    Answers that were under way when a checkpoint was written go on from its tokens.
+    """
     save_model(toy_model(), tmp_path / "model")
     settings = SETTINGS | {"model": str(tmp_path / "model"), "run_dir": str(tmp_path / "runs")}
     log = tmp_path / "log.jsonl"
@@ -90,14 +95,22 @@ def test_every_answer_is_learned_from_once(interpreter: Interpreter, tmp_path: P
     assert not [pid for pid in children if psutil.pid_exists(pid)]
     batches: dict[int, dict[str, Any]] = {}
     held: dict[str, Any] = {}
+    begun: list[Any] = []
+    resumed, continued = False, 0
     for line in lines:
+        resumed |= "children" in line
         if "saved" in line:
-            held = line["held"]
+            held, begun, resumed = line["held"], line["begun"], False
         elif "batch" in line:
             batches[line["batch"]] = line["tokens"]
             for key, tokens in line["tokens"].items():
                 for answer, token in held.get(key, {}).items():
                     assert tokens[int(answer)] == token
+            for key, answer, token in begun:
+                if str(key) in line["tokens"]:
+                    assert line["tokens"][str(key)][answer][: len(token)] == token
+                    continued += resumed and bool(token)
+    assert continued > 0
     assert sorted(batches) == list(range(len(batches)))
     keys = [int(key) for tokens in batches.values() for key in tokens]
     assert len(keys) == len(set(keys)) == 3 * len(batches)
