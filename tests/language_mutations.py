@@ -27,6 +27,20 @@ LANGUAGE = [
         "tests/math/test_token_losses.py::test_ratios_of_sequences_by_hand",
     ),
     Mutation(
+        "the loss is the mean over a part: the gradient depends on what is read at a time",
+        "algos/grpo.py",
+        "value = weighted_sum(loss, weight)",
+        "value = weighted_sum(loss, weight / weight.sum())",
+        "tests/algos/test_grpo.py::test_a_step_does_not_depend_on_the_parts[12-CISPO]",
+    ),
+    Mutation(
+        "tokens of older weights count as those of the newest",
+        "algos/grpo.py",
+        "loss = loss * importance",
+        "loss = loss + 0 * importance",
+        "tests/algos/test_grpo.py::test_losses_are_those_of_the_papers[truncated]",
+    ),
+    Mutation(
         "a group without signal is given the rounding of its mean, scaled up",
         "math/group_advantages.py",
         "centered = torch.where(_differ(reward, place), reward - mean, 0.0)",

@@ -48,6 +48,14 @@ def test_an_exact_engine_must_stay_exact() -> None:
         check.compare(2, [-1.002, -2.002, -3.002, -4.002], OURS)
 
 
+def test_every_token_is_compared() -> None:
+    """One that is off by 0.6 is 0.15 on average, wherever it stands."""
+    for place in range(4):
+        theirs = [x - 0.6 * (number == place) for number, x in enumerate(OURS)]
+        with pytest.raises(EnvError, match=r"off by 0\.15 on average"):
+            PrefillCheck("vLLM", 0.1).compare(0, theirs, OURS)
+
+
 def test_no_number_is_no_agreement() -> None:
     with pytest.raises(EnvError, match="off by nan"):
         PrefillCheck("vLLM", 0.1).compare(0, [float("nan")] * 4, OURS)

@@ -113,7 +113,7 @@ class Bigrams:
     """
 
     def __init__(self, **truncation: Any) -> None:
-        self.generator = torch.Generator().manual_seed(2)
+        self.generator = torch.Generator().manual_seed(4)
         self.old = torch.randn(6, 5, generator=self.generator)
         moved = self.old + 0.5 * torch.randn(6, 5, generator=self.generator)
         self.table = moved.requires_grad_()
@@ -186,7 +186,8 @@ def test_an_older_policys_truncated_samples_are_unbiased_within_what_it_kept(tru
     neither the gradient of the policy within the kept tokens, nor that of the whole one.
     """
     words = Bigrams(**truncation)
-    assert 8 < words.kept.sum() < 25
+    # Of both tokens several are kept, and some are not: else one's ratio would be that of the sequence.
+    assert all(1 < count < 5 for count in words.kept[:3].sum(1).tolist())
     tokens = words.sample(1 << 16)
     within, whole = words.exact(words.kept), words.exact(words.all)
     assert (within - whole).abs().max() > 0.05
