@@ -179,7 +179,8 @@ def curves(found: dict[str, list[Floats]]) -> list[str]:
         last = band(array[:, -PARTS // 5 :].mean(1, keepdims=True), np.random.default_rng(0))
         intervals[arm] = float(last.low[0]), float(last.high[0])
         low, high = intervals[arm]
-        lines.append(f"  {arm:24s} {points}   last fifth {last.middle[0]:.3f} ({low:.3f} to {high:.3f})")
+        says = f"last fifth {last.middle[0]:.3f} ({low:.3f} to {high:.3f}), {len(rows)} seeds"
+        lines.append(f"  {arm:24s} {points}   {says}")
     theirs = [intervals[arm] for arm in TRL if arm in intervals]
     for arm in SHOAL:
         if arm in intervals and theirs and len(found[arm]) >= FEW:
