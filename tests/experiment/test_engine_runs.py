@@ -52,8 +52,8 @@ def test_every_batch_is_drawn_by_the_newest_weights(
 def test_a_model_learns_from_answers_of_a_server(
     folder: Path, tmp_path: Path, server: EngineServer, schedule: str
 ) -> None:
-    """From next to nothing to more than half of what can be had, in 90 batches, as with shoal's own sampler."""
-    result = trained(folder, tmp_path, server, 90, schedule=schedule)
+    """From next to nothing to more than half of what can be had; the noise depends on the order of requests."""
+    result = trained(folder, tmp_path, server, 150, schedule=schedule)
     lines = read(result.path / "metrics.jsonl")
     assert lines[4]["episode/return"] < 0.3
     assert lines[-1]["episode/return"] > 0.55
