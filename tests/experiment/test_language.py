@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from shoal.experiment.talking import Talk, model_of
 from shoal.llm import tiny
 from shoal.llm.model_folder import load_folder
 from shoal.llm.sampler.protocol import Drawing
+from shoal.llm.tasks.task import Message, Prompt
 from shoal.run.log import read
 from shoal.types import ConfigError
 from tests.llm.guessing import Guessing
@@ -193,9 +195,44 @@ def test_a_scorer_without_a_number_is_named(folder: Path, tmp_path: Path) -> Non
     whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "total_timesteps": 3 * BATCH}
     with pytest.raises(Exception, match=r"prompt 5"):
         shoal.train(Broken, **whole)
-    done = shoal.train(Broken, language={"on_scorer_failure": "drop"}, **whole)
-    lines = read(done.path / "metrics.jsonl")
-    assert lines[-1]["groups/lost"] > 0
+    for policy, said in (("zero", "worth 0"), ("drop", "left out")):
+        with pytest.warns(UserWarning, match=f"prompt 5 failed, 3 times: .* such answers are {said}"):
+            done = shoal.train(Broken, language={"on_scorer_failure": policy}, **(whole | {"final_episodes": 8}))
+        assert done.greedy_return == 0.5 * (7 / 8 if policy == "zero" else 1)  # evaluation goes by it too
+    assert read(done.path / "metrics.jsonl")[-1]["groups/lost"] > 0
+
+
+class Odd(Successor):
+    """A task whose prompts are what they should not be."""
+
+    def __init__(self, what: str) -> None:
+        """`what` its prompts are."""
+        self.what = what
+
+    def prompt(self, index: int) -> Any:
+        """No prompt."""
+        return {
+            "text": "what?",
+            "number": Prompt(0, "what?"),
+            "none": Prompt(index, None),  # pyright: ignore[reportArgumentType]
+            "half": Prompt(index, "what\ud800?"),
+            "list": Prompt(index, [Message("user", 3)]),  # pyright: ignore[reportArgumentType]
+        }[self.what]
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("text", r"prompt\(0\) is a str; return a .*Prompt"),
+        ("number", r"prompt\(1\) has the index 0"),
+        ("none", "a question of type NoneType"),
+        ("half", "half a character"),
+        ("list", "a message whose content is a int"),
+    ],
+)
+def test_a_prompt_that_is_none_is_named(folder: Path, tmp_path: Path, what: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"successor: .*{said}"):
+        shoal.train(partial(Odd, what), run_dir=str(tmp_path), **(SETTINGS | {"model": str(folder)}))
 
 
 def exact(prompt: Any, answer: str) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
+from shoal.llm.scorers.score import MOST
 from shoal.llm.tasks.dialogue import MAX_REPLY
 from shoal.llm.tasks.task import Message, Prompt
 from shoal.types import RAISED, ConfigError, text_of
@@ -189,10 +189,11 @@ def _seen(position: Position) -> list[Message]:
 def _check_rewards(game: Game, rewards: Sequence[object], where: str) -> None:
     """GameError unless there is a finite number for each player."""
     numbers: list[Any] = list(rewards)
-    good = [isinstance(one, Real) and isfinite(float(one)) for one in numbers]
+    good = [isinstance(one, Real) and abs(one) <= MOST for one in numbers]
     if len(numbers) != game.num_players or not all(good):
         raise GameError(
-            f"{where}: rewards must be {game.num_players} finite numbers, one for each player, got {rewards!r}"
+            f"{where}: rewards must be {game.num_players} finite numbers, one for each player, of at most {MOST:g}; "
+            f"got {rewards!r}"
         )
 
 
