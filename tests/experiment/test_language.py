@@ -155,6 +155,16 @@ def test_a_trained_model_is_loaded_by_others(folder: Path, tmp_path: Path) -> No
         ({"policy": "a.b:C"}, "name it by model="),
         ({"num_generations": 1}, "num_generations must be between 2"),
         ({"sampling": {"temperature": 0}}, "temperature must be above 0"),
+        ({"sampling": {"top_k": 1}}, "top_k must be 0 .* or at least 2"),
+        ({"learning_rate": float("nan")}, "learning_rate must be"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm must be"),
+        ({"eval_episodes": 5}, "eval_episodes=5 would change nothing: set eval_every"),
+        ({"epsilon_high": 0.28}, "epsilon_high=0.28 would change nothing: a batch has one gradient step"),
+        ({"epsilon": 0.1, "surrogate": "none", "num_iterations": 2}, "epsilon=0.1 would .*: surrogate is none"),
+        ({"correction": {"outside": "none", "level": "mean"}}, "level='mean' would .*: correction.outside is none"),
+        ({"correction": {"version_decay": 0.5}}, "version_decay=0.5 would .*: the newest weights draw every answer"),
+        ({"language": {"after_publish": "refill"}}, "after_publish='refill' would .*: the newest weights draw"),
+        ({"language": {"scorer_timeout_s": 3.0}}, "scorer_timeout_s=3.0 would .*: the training process judges"),
         ({"model": "nowhere"}, "nowhere"),
         ({"language": {"held_out_answers": 2}}, "held_out_answers=2 would change nothing: there is no held-out scorer"),
         ({"language": {"held_out_scorer": "shoal"}}, "no scorer 'shoal'; write package.module:function"),
@@ -231,8 +241,9 @@ class Odd(Successor):
     ],
 )
 def test_a_prompt_that_is_none_is_named(folder: Path, tmp_path: Path, what: str, said: str) -> None:
+    whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path)}
     with pytest.raises(ConfigError, match=f"successor: .*{said}"):
-        shoal.train(partial(Odd, what), run_dir=str(tmp_path), **(SETTINGS | {"model": str(folder)}))
+        shoal.train(partial(Odd, what), **whole)
 
 
 def exact(prompt: Any, answer: str) -> float:
@@ -358,7 +369,7 @@ def test_a_sampler_ends_where_scorers_cannot_begin(
         begun.extend(child.pid for child in psutil.Process().children(recursive=True))
         raise ConfigError("no scorer today")
 
-    monkeypatch.setattr("shoal.run.groups.ScorerPool", fails)
+    monkeypatch.setattr("shoal.llm.tasks.source.ScorerPool", fails)
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     with pytest.raises(ConfigError, match="no scorer today"):
         trained(folder, tmp_path, 1, schedule="async")

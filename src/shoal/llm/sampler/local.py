@@ -204,6 +204,8 @@ class LocalSampler:
         chosen = token.cpu().numpy()
         bits, went = bits_of(kept), self._pass.routing
         chances = logprob.cpu().numpy()
+        if np.isnan(chances).any():
+            raise FloatingPointError(self._broken())
         routing = None if went is None else went.cpu().numpy()
         slots.append(chosen, chances, self._version, bits, routing)
         end = ended(self._ends, slots, chosen)
@@ -233,6 +235,13 @@ class LocalSampler:
             longest = int(slots.length[target].max())
             self._cache.move(self._tensor(source), self._tensor(target), longest)
         return finished
+
+    def _broken(self) -> str:
+        return (
+            f"the language model computes no finite numbers with version {self._version} of its weights: they have "
+            "grown too large, or were so when they were loaded; begin again, or from an earlier checkpoint, with a "
+            "smaller learning_rate"
+        )
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self.device)
