@@ -25,6 +25,8 @@ from tests.llm.guessing import Guessing
 from tests.llm.toy import Successor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shoal.experiment.result import Result
     from shoal.llm.model import LanguageModel
     from shoal.llm.tasks.reasoning import ReasoningTask
@@ -376,3 +378,18 @@ def test_a_sampler_ends_where_scorers_cannot_begin(
     assert set(begun) - before
     left = {child.pid for child in psutil.Process().children(recursive=True) if child.status() != "zombie"}
     assert not left & set(begun) - before
+
+
+def test_what_is_for_policies_is_refused(folder: Path, tmp_path: Path) -> None:
+    """By each of them, in words."""
+    done = trained(folder, tmp_path, 1)
+    agent = shoal.load(done.path, factory=Successor)
+    wanted: list[Callable[[], object]] = [
+        lambda: agent.record(tmp_path / "data", episodes=2),
+        lambda: agent.export(tmp_path / "onnx", to="onnx"),
+        agent.serve,
+        lambda: agent.act(np.zeros(3)),
+    ]
+    for ask in wanted:
+        with pytest.raises(ConfigError, match="a task of a language model: it has no observations"):
+            ask()
