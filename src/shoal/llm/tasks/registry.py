@@ -100,17 +100,18 @@ def _file(source: str, seed: int, given: dict[str, Any], *, held_out: bool) -> T
     if why:
         known = list(inspect.signature(PromptsFile).parameters)[1:]
         raise ConfigError(f"{source}: {why}; it takes {', '.join(known)}, eval_file")
-    if held_out:
-        seed = _other(seed)
-        if other is None:
-            _warn_of_same(source, "give eval_file=PATH, a file of other prompts")
-        elif Path(other).expanduser().resolve() == Path(path).expanduser().resolve():
-            raise ConfigError(
-                f"{source}: eval_file is the file of training; name another one, or leave it out"
-            )
-        else:
-            path = other
-    return PromptsFile(path, seed=seed, **given)
+    if held_out and other is None:
+        _warn_of_same(source, "give eval_file=PATH, a file of other prompts")
+    seed = _other(seed) if held_out else seed
+    if other is None:
+        return PromptsFile(path, seed=seed, **given)
+    if Path(other).expanduser().resolve() == Path(path).expanduser().resolve():
+        raise ConfigError(
+            f"{source}: eval_file is the file of training; name another one, or leave it out"
+        )
+    # Read in training too: it would be a pity to hear of a wrong line when all is trained.
+    evaluated = PromptsFile(other, seed=seed, **given)
+    return evaluated if held_out else PromptsFile(path, seed=seed, **given)
 
 
 def _arena(source: str, seed: int, given: dict[str, Any], *, held_out: bool) -> Task:
