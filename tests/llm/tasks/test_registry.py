@@ -90,7 +90,7 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="eval_file is the file of training"):
         make_task(source, kwargs=same, held_out=True)
     for held_out in (False, True):  # not only when everything is trained
-        with pytest.raises(ConfigError, match="nowhere.jsonl cannot be read"):
+        with pytest.raises(ConfigError, match=r"nowhere\.jsonl cannot be read"):
             make_task(source, kwargs={"eval_file": f"{tmp_path}/nowhere.jsonl"}, held_out=held_out)
     with pytest.raises(ConfigError, match="eval_file is a path, got 3"):
         make_task(source, kwargs={"eval_file": 3})
