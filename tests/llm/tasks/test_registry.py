@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -139,7 +140,8 @@ def test_tasks_themselves() -> None:
         ("jsonl:", {}, "cannot be read"),
         ("no_such_module:f", {}, "no module 'no_such_module'"),
         (NO_FUNCTION, {}, "int is a int; pass a function that returns a Task"),
-        (wrong, {}, "wrong returned dict, which is no task: it has no name and no prompt and no score"),
+        (wrong, {}, "wrong gave a dict, which is no task: it has no name and no prompt and no score"),
+        (SimpleNamespace(prompt=wrong, score=wrong), {}, "gave a SimpleNamespace, which is no task: it has no name"),
         (seeded, {"kwargs": {"size": 1}}, "seeded is called with size, seed: .*'size'"),
         (seeded, {"seed": -1}, "seed must be between 0"),
     ],

@@ -148,6 +148,8 @@ def _called(
 
         name, function = source, import_object(source)
     if not callable(function):
+        if hasattr(function, "prompt") and hasattr(function, "score"):
+            _checked(function, name)  # a task but for its name, say
         raise ConfigError(
             f"{name} is a {type(function).__name__}; pass a function that returns a Task"
         )
@@ -209,7 +211,7 @@ def _checked(made: object, name: str) -> Task:
             part for part in ("name", "prompt", "score") if not hasattr(made, part)
         ]
         raise ConfigError(
-            f"{name} returned {type(made).__name__}, which is no task: it has no {' and no '.join(missing)}"
+            f"{name} gave a {type(made).__name__}, which is no task: it has no {' and no '.join(missing)}"
         )
     return made
 
