@@ -25,8 +25,6 @@ from tests.llm.guessing import Guessing
 from tests.llm.toy import Successor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from shoal.experiment.result import Result
     from shoal.llm.model import LanguageModel
     from shoal.llm.tasks.reasoning import ReasoningTask
@@ -208,8 +206,9 @@ def test_a_scorer_without_a_number_is_named(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(Exception, match=r"prompt 5"):
         shoal.train(Broken, **whole)
     for policy, said in (("zero", "worth 0"), ("drop", "left out")):
+        whole["language"], whole["final_episodes"] = {"on_scorer_failure": policy}, 8
         with pytest.warns(UserWarning, match=f"prompt 5 failed, 3 times: .* such answers are {said}"):
-            done = shoal.train(Broken, language={"on_scorer_failure": policy}, **(whole | {"final_episodes": 8}))
+            done = shoal.train(Broken, **whole)
         assert done.greedy_return == 0.5 * (7 / 8 if policy == "zero" else 1)  # evaluation goes by it too
     assert read(done.path / "metrics.jsonl")[-1]["groups/lost"] > 0
 
@@ -378,18 +377,3 @@ def test_a_sampler_ends_where_scorers_cannot_begin(
     assert set(begun) - before
     left = {child.pid for child in psutil.Process().children(recursive=True) if child.status() != "zombie"}
     assert not left & set(begun) - before
-
-
-def test_what_is_for_policies_is_refused(folder: Path, tmp_path: Path) -> None:
-    """By each of them, in words."""
-    done = trained(folder, tmp_path, 1)
-    agent = shoal.load(done.path, factory=Successor)
-    wanted: list[Callable[[], object]] = [
-        lambda: agent.record(tmp_path / "data", episodes=2),
-        lambda: agent.export(tmp_path / "onnx", to="onnx"),
-        agent.serve,
-        lambda: agent.act(np.zeros(3)),
-    ]
-    for ask in wanted:
-        with pytest.raises(ConfigError, match="a task of a language model: it has no observations"):
-            ask()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from math import copysign, isfinite
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from shoal.llm.stage.work import Failed, failed
 from shoal.types import RAISED, text_of
@@ -91,7 +91,7 @@ def _number(given: Any, what: str) -> float:
     try:
         number = float(given)
     except OverflowError:  # an integer of hundreds of digits
-        number = MOST * (10 if given > 0 else -10)
+        number = 2 * MOST if cast("Any", given) > 0 else -2 * MOST
     if not isfinite(number):
         raise ValueError(f"{what} is {given}, which is not finite")
     if abs(number) > MOST:

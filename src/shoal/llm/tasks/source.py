@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Never, cast
+from typing import TYPE_CHECKING, cast
 
 from shoal.llm.scorers.pool import ScorerPool
 from shoal.llm.settings import Language
@@ -14,7 +14,6 @@ from shoal.llm.tasks.game import is_game
 from shoal.llm.tasks.opponents import make_opponent
 from shoal.llm.tasks.play import GamePool
 from shoal.llm.tasks.replies import ReplyPool
-from shoal.types import ConfigError, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -40,29 +39,6 @@ class TaskSpec:
     """Of a game of several players."""
     guarded: bool = False
     """Answers are no actions of an environment, which alone have an action guard."""
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Never:
-            _refuse_rows(self.env_id, name, OF_SPECS)
-
-
-OF_SPECS = frozenset(field.name for field in fields(Spec)) - {
-    field.name for field in fields(TaskSpec)
-}
-"""What specs of environments have, and those of tasks do not."""
-OF_ROWS = frozenset({"reset", "recv", "send"})
-"""What rows are asked to do."""
-
-
-def _refuse_rows(name: str, wanted: str, theirs: frozenset[str]) -> Never:
-    """ConfigError in the place of what an environment would have: whoever asks for it is for policies."""
-    if wanted in theirs:
-        raise ConfigError(
-            f"{name} is a task of a language model: it has no observations and actions to do this with. `shoal chat "
-            "RUN` talks to the model, `shoal eval` measures it, `shoal push` copies it to where others load it"
-        )
-    raise AttributeError(wanted)
 
 
 class TaskSource:
@@ -94,11 +70,6 @@ class TaskSource:
             replies=game or is_dialogue(task),
             num_players=cast("Game", task).num_players if game else 1,
         )
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Never:
-            _refuse_rows(self.spec.env_id if name in OF_ROWS else "", name, OF_ROWS)
 
     def reply_pool(self, tell: Callable[[str], None] | None = None) -> ReplyPool | None:
         """Has the task reply, as the settings say; None for one of one turn. `tell`: told of the first failure."""
