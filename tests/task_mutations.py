@@ -45,7 +45,7 @@ TASKS = [
     Mutation(
         "a scorer that gives NaN is believed",
         "llm/scorers/score.py",
-        "if not isfinite(given):",
+        "if not isfinite(number):",
         "if False:",
         f"{POOL}::test_failures_follow_the_policy[0]",
     ),

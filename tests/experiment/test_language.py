@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from shoal.experiment.talking import Talk, model_of
 from shoal.llm import tiny
 from shoal.llm.model_folder import load_folder
 from shoal.llm.sampler.protocol import Drawing
+from shoal.llm.tasks.task import Message, Prompt
 from shoal.run.log import read
 from shoal.types import ConfigError
 from tests.llm.guessing import Guessing
@@ -153,6 +155,16 @@ def test_a_trained_model_is_loaded_by_others(folder: Path, tmp_path: Path) -> No
         ({"policy": "a.b:C"}, "name it by model="),
         ({"num_generations": 1}, "num_generations must be between 2"),
         ({"sampling": {"temperature": 0}}, "temperature must be above 0"),
+        ({"sampling": {"top_k": 1}}, "top_k must be 0 .* or at least 2"),
+        ({"learning_rate": float("nan")}, "learning_rate must be"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm must be"),
+        ({"eval_episodes": 5}, "eval_episodes=5 would change nothing: set eval_every"),
+        ({"epsilon_high": 0.28}, "epsilon_high=0.28 would change nothing: a batch has one gradient step"),
+        ({"epsilon": 0.1, "surrogate": "none", "num_iterations": 2}, "epsilon=0.1 would .*: surrogate is none"),
+        ({"correction": {"outside": "none", "level": "mean"}}, "level='mean' would .*: correction.outside is none"),
+        ({"correction": {"version_decay": 0.5}}, "version_decay=0.5 would .*: the newest weights draw every answer"),
+        ({"language": {"after_publish": "refill"}}, "after_publish='refill' would .*: the newest weights draw"),
+        ({"language": {"scorer_timeout_s": 3.0}}, "scorer_timeout_s=3.0 would .*: the training process judges"),
         ({"model": "nowhere"}, "nowhere"),
         ({"language": {"held_out_answers": 2}}, "held_out_answers=2 would change nothing: there is no held-out scorer"),
         ({"language": {"held_out_scorer": "shoal"}}, "no scorer 'shoal'; write package.module:function"),
@@ -193,9 +205,46 @@ def test_a_scorer_without_a_number_is_named(folder: Path, tmp_path: Path) -> Non
     whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "total_timesteps": 3 * BATCH}
     with pytest.raises(Exception, match=r"prompt 5"):
         shoal.train(Broken, **whole)
-    done = shoal.train(Broken, language={"on_scorer_failure": "drop"}, **whole)
-    lines = read(done.path / "metrics.jsonl")
-    assert lines[-1]["groups/lost"] > 0
+    for policy, said in (("zero", "worth 0"), ("drop", "left out")):
+        whole["language"], whole["final_episodes"] = {"on_scorer_failure": policy}, 8
+        with pytest.warns(UserWarning, match=f"prompt 5 failed, 3 times: .* such answers are {said}"):
+            done = shoal.train(Broken, **whole)
+        assert done.greedy_return == 0.5 * (7 / 8 if policy == "zero" else 1)  # evaluation goes by it too
+    assert read(done.path / "metrics.jsonl")[-1]["groups/lost"] > 0
+
+
+class Odd(Successor):
+    """A task whose prompts are what they should not be."""
+
+    def __init__(self, what: str) -> None:
+        """`what` its prompts are."""
+        self.what = what
+
+    def prompt(self, index: int) -> Any:
+        """No prompt."""
+        return {
+            "text": "what?",
+            "number": Prompt(0, "what?"),
+            "none": Prompt(index, None),  # pyright: ignore[reportArgumentType]
+            "half": Prompt(index, "what\ud800?"),
+            "list": Prompt(index, [Message("user", 3)]),  # pyright: ignore[reportArgumentType]
+        }[self.what]
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("text", r"prompt\(0\) is a str; return a .*Prompt"),
+        ("number", r"prompt\(1\) has the index 0"),
+        ("none", "a question of type NoneType"),
+        ("half", "half a character"),
+        ("list", "a message whose content is a int"),
+    ],
+)
+def test_a_prompt_that_is_none_is_named(folder: Path, tmp_path: Path, what: str, said: str) -> None:
+    whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path)}
+    with pytest.raises(ConfigError, match=f"successor: .*{said}"):
+        shoal.train(partial(Odd, what), **whole)
 
 
 def exact(prompt: Any, answer: str) -> float:
@@ -321,7 +370,7 @@ def test_a_sampler_ends_where_scorers_cannot_begin(
         begun.extend(child.pid for child in psutil.Process().children(recursive=True))
         raise ConfigError("no scorer today")
 
-    monkeypatch.setattr("shoal.run.groups.ScorerPool", fails)
+    monkeypatch.setattr("shoal.llm.tasks.source.ScorerPool", fails)
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     with pytest.raises(ConfigError, match="no scorer today"):
         trained(folder, tmp_path, 1, schedule="async")

@@ -121,6 +121,12 @@ REFUSED = {
     "hold more, which": lambda folder: put(folder, "more", torch.ones(1)),
     r"shape \(3,\).*asks for \(32,\)": lambda folder: put(folder, NORM, torch.ones(3)),
     "int64": lambda folder: put(folder, NORM, torch.ones(32, dtype=torch.int64)),
+    r"num_hidden_layers='2' in .* whole number": lambda folder: change(folder / "config.json", num_hidden_layers="2"),
+    "num_key_value_heads=-2 in": lambda folder: change(folder / "config.json", num_key_value_heads=-2),
+    r"rope_theta=\[\] in .* no number above 0": lambda folder: change(folder / "config.json", rope_theta=[]),
+    "within a sliding window": lambda folder: change(
+        folder / "config.json", model_type="mistral", sliding_window=8, max_position_embeddings=9
+    ),
     "differs from the embedding": lambda folder: put(folder, "lm_head.weight", torch.ones(300, 32)),
 }
 

@@ -329,3 +329,17 @@ def test_the_cache_grows_under_answers_that_are_under_way() -> None:
     late.submit(requests[1:])
     assert_same(run(late), expected)
     assert SIZES["max_length"] == 128
+
+
+@pytest.mark.parametrize("drawing", [Drawing(4), Drawing(4, temperature=0), Drawing(4, top_k=5, top_p=0.9, min_p=0.1)])
+def test_weights_that_give_no_finite_numbers_are_named(drawing: Drawing) -> None:
+    """Nothing is drawn with them, whatever is asked."""
+    model = make_model()
+    sampler = LocalSampler(model, drawing, slots=2, seed=0)
+    sampler.submit([Request(0, (1, 2), (0,))])
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(1e38)
+    sampler.load(7, model)
+    with pytest.raises(FloatingPointError, match="no finite numbers with version 7"):
+        sampler.poll()

@@ -213,9 +213,6 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
         if first not in USED and not watched and hasattr(experiment.options, first):
             yield name, "it is for environments, and a language model answers a task"
     options = experiment.options
-    if not options.language.held_out_scorer:
-        why = "there is no held-out scorer; set language.held_out_scorer too"
-        yield "language.held_out_answers", why
     if options.schedule != "async":
         yield "max_staleness", 'it is for schedule="async"'
     if options.learners == 1:
@@ -227,7 +224,45 @@ def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, st
         why = 'prompts are asked in the task\'s own order; set curriculum.by="success"'
         for name in ("raise_at", "window", "review"):
             yield f"curriculum.{name}", why
+    yield from _idle_judging(options)
+    yield from _idle_learning(experiment)
     yield from _idle_replies(options, spec)
+
+
+def _idle_judging(options: Options) -> Iterator[tuple[str, str]]:
+    """Of scorers, and of evaluation."""
+    if not options.language.held_out_scorer:
+        why = "there is no held-out scorer; set language.held_out_scorer too"
+        yield "language.held_out_answers", why
+    if not options.eval_every:
+        yield "eval_episodes", "set eval_every too, the answers between two evaluations"
+    if not options.language.scorer_workers:
+        why = "the training process judges, where nothing can end a call that hangs; set language.scorer_workers too"
+        yield "language.scorer_timeout_s", why
+
+
+def _idle_learning(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Of losses and their corrections."""
+    options, config = experiment.options, experiment.config
+    if options.schedule != "async" or not options.max_staleness:
+        newest = "the newest weights draw every answer; it is for schedule='async' with max_staleness above 0"
+        yield "correction.version_decay", newest
+        if not options.language.exact:
+            yield "language.after_publish", newest
+    if config.correction.outside == "none":
+        for name in ("bound", "level"):
+            yield f"correction.{name}", "correction.outside is none"
+    steps = getattr(config, "num_iterations", 0) * getattr(config, "num_minibatches", 0)
+    if steps == 1:
+        for name in ("epsilon", "epsilon_high"):
+            yield (
+                name,
+                "a batch has one gradient step, before which no probability has changed; set num_iterations or "
+                "num_minibatches too",
+            )
+    elif getattr(config, "surrogate", "") == "none":
+        for name in ("epsilon", "epsilon_high"):
+            yield name, "surrogate is none, and bounds no change"
 
 
 def _idle_replies(options: Options, spec: Any) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.envs.registry import is_batched
+from shoal.experiment.language import on_tasks
 from shoal.experiment.probe import Probed, probe
 from shoal.remote.address import is_address
 from shoal.stream.meter import cores
@@ -206,7 +207,8 @@ def tune(
         tell: called with each row when it was measured.
 
     Raises:
-        ConfigError: a name that is none of `FREE`, a fleet, several learners, or settings that do not train.
+        ConfigError: a name that is none of `FREE`, a task of a language model, a fleet, several learners, or settings
+            that do not train.
         KeyboardInterrupt: Ctrl-C.
     """
     for name in free:
@@ -215,6 +217,11 @@ def tune(
     if not seconds > 0:
         raise ConfigError(f"seconds must be above 0, got {seconds}")
     options = experiment.options
+    if on_tasks(experiment.algorithm):
+        raise ConfigError(
+            f"{options.algo} learns from a language model's answers, whose speed schedule, language.slots and "
+            "num_prompts make; what is tried here is for environments. `shoal doctor RUN` says what a run waited for"
+        )
     if options.fleet is not None:
         raise ConfigError(
             f"fleet={options.fleet!r}: what is measured is this machine; leave the fleet out"

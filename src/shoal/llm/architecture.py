@@ -23,6 +23,24 @@ MIXTURES = ("qwen3_moe",)
 MOST_EXPERTS = 2**15 - 1
 """A routing holds their numbers in 16 bits."""
 
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "num_experts",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+)
+"""Whole numbers above 0 in a config.json."""
+NUMBERS = ("rope_theta", "rms_norm_eps")
+"""And numbers above 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -70,6 +88,7 @@ class Architecture:
             raise ConfigError(
                 f"{where} is a model of type {family!r}; shoal trains those of {', '.join(FAMILIES)}"
             )
+        _refuse_kinds(config, where)
         _refuse_variants(config, where)
         heads = config["num_attention_heads"]
         rope = config.get("rope_parameters") or {}
@@ -132,6 +151,22 @@ class Architecture:
         }
 
 
+def _refuse_kinds(config: Mapping[str, Any], where: str) -> None:
+    """ConfigError for a size that is no number above 0; what is left out is looked for elsewhere."""
+    rope = config.get("rope_parameters")
+    if rope is not None and not isinstance(rope, dict):
+        raise ConfigError(f"{where}: rope_parameters in its config.json is no object")
+    given = {**config, **(rope or {})}
+    for name in (*SIZES, *NUMBERS):
+        size = given.get(name)
+        number = isinstance(size, int if name in SIZES else int | float)
+        if size is not None and (not number or isinstance(size, bool) or not size > 0):
+            kind = "whole number" if name in SIZES else "number"
+            raise ConfigError(
+                f"{where}: {name}={size!r} in its config.json is no {kind} above 0"
+            )
+
+
 def _experts(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What a config.json says of experts; ConfigError where only some layers have them."""
     if config["model_type"] not in MIXTURES:
@@ -169,7 +204,8 @@ def _refuse_variants(config: Mapping[str, Any], where: str) -> None:
             f"{where}: hidden_act={config['hidden_act']!r} is not supported, only silu"
         )
     sliding = config.get("use_sliding_window", config.get("model_type") == "mistral")
-    if sliding and config.get("sliding_window"):
+    window = config.get("sliding_window")
+    if sliding and window and window < config["max_position_embeddings"]:
         raise ConfigError(
             f"{where}: attention within a sliding window is not supported"
         )

@@ -9,8 +9,8 @@ import numpy as np
 
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.sampler.protocol import Drawing, Request
-from shoal.llm.scorers.score import value_of
-from shoal.llm.tasks.asked import prompt_of, score_of
+from shoal.llm.scorers.score import ScorerError
+from shoal.llm.tasks.asked import prompt_of
 from shoal.llm.tasks.game import GameError
 from shoal.llm.tasks.opponents import evaluating
 from shoal.stream.groups.conversations import Conversations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from shoal.llm.model import LanguageModel
+    from shoal.llm.scorers.pool import ScorerPool
     from shoal.llm.tasks.game import Game
     from shoal.llm.tasks.source import TaskSource
     from shoal.llm.tasks.task import Dialogue
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 STEPS = 16
 """Tokens of each answer that are drawn at a time."""
 BLOCK_S = 0.1
-"""Seconds that it waits for replies at a time."""
+"""Seconds that it waits for replies, or for scores, at a time."""
 
 
 def answered(
@@ -43,8 +44,11 @@ def answered(
 ) -> tuple[Floats, Floats]:
     """Rewards and numbers of tokens [episodes] of one answer to each of the task's first prompts.
 
-    In a task of several turns an answer is a whole conversation, replies included. `between` is called again and again
-    between tokens.
+    In a task of several turns an answer is a whole conversation, replies included. An answer that nothing judged is
+    left out. `between` is called again and again between tokens.
+
+    Raises:
+        ScorerError: an answer could not be judged, where the run's settings have that as an error; or none could.
     """
     task = source.task
     drawing = Drawing(max_tokens=source.max_tokens, temperature=temperature)
@@ -68,19 +72,45 @@ def answered(
             replies,
             max_tokens=source.max_tokens,
         )
-    rewards, lengths = np.zeros(episodes), np.zeros(episodes)
     try:
-        for group in _finished(sampler, conversations, groups, between):
-            token = group.drawn[0].token
-            text = group.text.get(0)
-            if text is None:
-                text = tokenizer.decode(token.tolist())
-            rewards[group.key] = value_of(score_of(task, group.prompt, text))
-            lengths[group.key] = len(token)
+        with source.judges() as judges:
+            finished = _finished(sampler, conversations, groups, between)
+            rewards = _judged(model, judges, finished, between)
     finally:
         if conversations is not None:
             conversations.close()
-    return rewards, lengths
+    lengths = [len(group.drawn[0].token) for group in groups.values()]
+    known = rewards == rewards
+    return rewards[known], np.array(lengths, float)[known]
+
+
+def _judged(
+    model: LanguageModel,
+    judges: ScorerPool,
+    finished: Iterator[Group],
+    between: Callable[[], None],
+) -> Floats:
+    """What the answers have earned, by the keys of their groups; NaN where nothing judged one, and it is left out.
+
+    Raises:
+        ScorerError: an answer could not be judged, and that is an error; or none could.
+    """
+    rewards: dict[int, float] = {}
+    failure = ""
+    for group in finished:
+        text = group.text.get(0)
+        if text is None:
+            text = model.tokenizer.decode(group.drawn[0].token.tolist())
+        judges.submit(group.key, group.prompt, text)
+    while judges.pending:
+        between()
+        for one in judges.poll(BLOCK_S):
+            failure = failure or one.failure or ""
+            rewards[one.key] = np.nan if one.reward is None else one.reward
+    found = np.array([rewards[key] for key in sorted(rewards)])
+    if np.isnan(found).all():
+        raise ScorerError(f"none of {len(found)} answers was judged: {failure}", 0)
+    return found
 
 
 def played(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from shoal.learn.older import beside
@@ -76,18 +75,11 @@ def _drawn(
     cfg: DrawsGroups,
 ) -> Groups:
     """The groups that this process draws."""
-    s, timing = run.settings, run.settings.timing
+    timing = run.settings.timing
     with ExitStack() as started:  # what has begun ends where the rest cannot
         sampler = sampler_of(run, policy, cfg)
         started.callback(sampler.close)
-        scorers = ScorerPool(
-            partial(_scorer_of, source),
-            name=source.spec.env_id,
-            workers=s.language.scorer_workers,
-            timeout_s=s.language.scorer_timeout_s,
-            retries=s.language.scorer_retries,
-            on_failure=s.language.on_scorer_failure,
-        )
+        scorers = source.scorer_pool(run.warn)
         started.callback(scorers.close)
         held_out = held_out_of(run)
         if held_out is not None:
@@ -205,14 +197,3 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
     sampler.ending = run.meter.ending
     run.meter.halt.parties.append(StandingSampler(sampler))
     return sampler
-
-
-def _scorer_of(source: TaskSource) -> Any:
-    """What judges the answers, in whatever process; a game says itself what its players have earned."""
-    if source.spec.num_players > 1:
-        return _never
-    return getattr(source.task, "scorer", None) or source.task.score
-
-
-def _never(prompt: object, answer: str) -> float:
-    raise RuntimeError(f"a game was to be scored: {prompt!r}, {answer!r}")

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from decimal import Decimal
+from fractions import Fraction
 from math import inf
 from pathlib import Path
 from random import Random
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from shoal.llm.scorers.pool import Scored, ScorerPool
 from shoal.llm.scorers.score import ScorerError
@@ -287,11 +290,19 @@ def test_an_interrupt_loses_no_answer() -> None:
 
 
 def test_numbers_of_other_kinds() -> None:
-    values = [np.float32(0.5), np.array([2.0]), np.int64(3), True]
+    values = [np.float32(0.5), np.array([2.0]), np.int64(3), True, torch.tensor([4.0]), Decimal("0.25"), Fraction(1, 2)]
     pool = pool_of(lambda: lambda prompt, _: values[prompt.index], workers=0)
-    for key in range(4):
+    for key in range(len(values)):
         pool.submit(key, Prompt(key, "x"), "")
-    assert [scored.reward for scored in pool.poll()] == [0.5, 2.0, 3.0, 1.0]
+    assert [scored.reward for scored in pool.poll()] == [0.5, 2.0, 3.0, 1.0, 4.0, 0.25, 0.5]
+
+
+def test_what_always_fails_is_said_early() -> None:
+    """An answer is scored again before others are scored the first time."""
+    pool = pool_of(retries=2, on_failure="drop")
+    for key in range(20):
+        pool.submit(key, PROMPT, "" if key else "raise")
+    assert next(iter(collect(pool))) == 0
 
 
 def test_close_ends_a_scorer_that_hangs() -> None:

@@ -43,6 +43,10 @@ def of_length(_: Prompt, answer: str) -> float:
     return -0.1 * len(answer)
 
 
+async def waiting() -> float:
+    return 1.0
+
+
 def bounded(*, most: int) -> Any:
     return lambda _, answer: float(len(answer) <= most)
 
@@ -54,6 +58,9 @@ def test_scores_are_numbers() -> None:
         (float("inf"), "the score is inf, which is not finite"),
         ([1.0], r"the score is no number, but list \[1.0\]"),
         (1j, "no number, but complex"),
+        (waiting(), "no number, but what an async function returns"),
+        (10**400, r"the score lies beyond 1e\+15"),
+        (-1e16, r"the score lies beyond -1e\+15"),
         (Score(1.0, {"a": float("nan")}), "part 'a' of the score is nan"),
         (Score(1.0, steps=(0.0, None)), "step 1 of the score is no number"),  # pyright: ignore[reportArgumentType]
     ):

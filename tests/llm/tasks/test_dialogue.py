@@ -107,6 +107,7 @@ def test_what_is_scored_may_be_the_tasks_choice() -> None:
         (Reply(Message("assistant", "4")), "has the role 'assistant'; what the world says is user or tool"),
         (Reply(Message("tool", "x" * (MAX_REPLY + 1))), "has 100,001 characters, at most 100,000 are read"),
         (Reply(Message("tool", None)), "holds no Message of text"),  # pyright: ignore[reportArgumentType]
+        (Reply(Message("user", "2\ud800")), "holds no Message of text"),
         (Reply("4"), "holds no Message of text, but '4'"),  # pyright: ignore[reportArgumentType]
         (OverflowError("too much"), "failed: OverflowError: too much"),
     ],

@@ -63,9 +63,13 @@ def test_a_game_as_a_conversation_of_one_player() -> None:
         (lambda: 3, "position gave a int"),
         (lambda: 1 / 0, "ZeroDivisionError"),
         (lambda: Position(2), "the turn of player 2, and there are 2"),
+        (lambda: Position(0, "\ud800"), "must be a text"),
         (lambda: Position(0, "x" * 200_000), "at most 100,000 characters"),
         (lambda: Position(rewards=(1.0,)), "2 finite numbers"),
-        (lambda: Position(rewards=(1.0, float("inf"))), r"finite numbers, one for each player, got \(1.0, inf"),
+        (
+            lambda: Position(rewards=(1.0, float("inf"))),
+            r"finite numbers, one for each player, of at most .* got \(1.0, inf",
+        ),
     ],
 )
 def test_positions_that_are_none(position: Callable[[], Any], says: str) -> None:

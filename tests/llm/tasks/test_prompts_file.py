@@ -82,6 +82,8 @@ def test_numbers_and_mathematics(tmp_path: Path) -> None:
         (b'{"prompt": "2?", "answer": {}}', "line 2: the field 'answer' is a text, a finite number or a list"),
         (b'{"prompt": "2?", "answer": ""}', "line 2: the field 'answer' is empty"),
         (b'{"prompt": "2?", "answer": []}', "line 2: the field 'answer' is an empty list"),
+        (b'{"prompt": "2\\ud83d?", "answer": 1}', r"line 2: the field 'prompt' has half a character, \\ud83d without"),
+        (b'{"prompt": "2?", "answer": ["\\udc00"]}', "line 2: the field 'answer' has half a character"),
         (b'"' + b"x" * 2**20 + b'"', "line 2 is longer than 1,048,576 bytes"),
     ],
 )

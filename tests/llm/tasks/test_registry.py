@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -89,6 +90,9 @@ def test_files(tmp_path: Path) -> None:
     same = {"eval_file": f"{tmp_path}/./train.jsonl"}
     with pytest.raises(ConfigError, match="eval_file is the file of training"):
         make_task(source, kwargs=same, held_out=True)
+    for held_out in (False, True):  # not only when everything is trained
+        with pytest.raises(ConfigError, match=r"nowhere\.jsonl cannot be read"):
+            make_task(source, kwargs={"eval_file": f"{tmp_path}/nowhere.jsonl"}, held_out=held_out)
     with pytest.raises(ConfigError, match="eval_file is a path, got 3"):
         make_task(source, kwargs={"eval_file": 3})
     with pytest.raises(ConfigError, match="'score'; it takes seed, scoring, extract, tolerance, shuffle, eval_file"):
@@ -136,7 +140,8 @@ def test_tasks_themselves() -> None:
         ("jsonl:", {}, "cannot be read"),
         ("no_such_module:f", {}, "no module 'no_such_module'"),
         (NO_FUNCTION, {}, "int is a int; pass a function that returns a Task"),
-        (wrong, {}, "wrong returned dict, which is no task: it has no name and no prompt and no score"),
+        (wrong, {}, "wrong gave a dict, which is no task: it has no name and no prompt and no score"),
+        (SimpleNamespace(prompt=wrong, score=wrong), {}, "gave a SimpleNamespace, which is no task: it has no name"),
         (seeded, {"kwargs": {"size": 1}}, "seeded is called with size, seed: .*'size'"),
         (seeded, {"seed": -1}, "seed must be between 0"),
     ],

@@ -28,7 +28,8 @@ def drawn(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """A token for each row, its log-probability [n] within what was kept, and that set [n, V], None for everything.
 
-    With temperature 0 the token is the most probable one, and log-probabilities are those at temperature 1.
+    With temperature 0 the token is the most probable one, and log-probabilities are those at temperature 1. Where
+    logits are not finite, the log-probability is NaN, and the token any.
 
     Args:
         logits: [n, V].
@@ -50,6 +51,7 @@ def drawn(
         reached = logprob.exp().cumsum(-1)
         level = uniform.clamp(max=BELOW_ONE)[:, None] * reached[:, -1:]
         token = torch.searchsorted(reached, level, right=True)
+        token = token.clamp(max=logits.shape[1] - 1)  # beyond, where they are NaN
     return token.squeeze(1), logprob.gather(1, token).squeeze(1), kept
 
 

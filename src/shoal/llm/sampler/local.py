@@ -203,7 +203,7 @@ class LocalSampler:
         token, logprob, kept = drawn(logits, self._tensor(noise), self.drawing)
         chosen = token.cpu().numpy()
         bits, went = bits_of(kept), self._pass.routing
-        chances = logprob.cpu().numpy()
+        chances = known(logprob, self._version)
         routing = None if went is None else went.cpu().numpy()
         slots.append(chosen, chances, self._version, bits, routing)
         end = ended(self._ends, slots, chosen)
@@ -252,6 +252,18 @@ def ended(ends: Ends, slots: Slots, token: NDArray[np.int64]) -> NDArray[np.uint
     stopped = ends.stopped(token, slots.token[:active], start, length)
     cut = ~stopped & (length >= slots.end[:active])
     return np.where(cut, Progress.CUT, stopped * Progress.ENDED).astype(np.uint8)
+
+
+def known(logprob: Tensor, version: int) -> NDArray[np.float32]:
+    """The log-probabilities of what was drawn; FloatingPointError where the weights of this version give none."""
+    chances = logprob.cpu().numpy()
+    if np.isnan(chances).any():
+        raise FloatingPointError(
+            f"the language model computes no finite numbers with version {version} of its weights: they have grown "
+            "too large, or were so when they were loaded; begin again, or from an earlier checkpoint, with a smaller "
+            "learning_rate"
+        )
+    return chances
 
 
 def bits_of(kept: Tensor | None) -> NDArray[np.uint8] | None:

@@ -37,6 +37,10 @@ class Sampling:
             raise ConfigError(
                 "temperature must be above 0: with 0 all answers to a prompt are one"
             )
+        if self.top_k == 1:
+            raise ConfigError(
+                "top_k must be 0 (all tokens) or at least 2: with 1 all answers to a prompt are one"
+            )
 
     def drawing(self, max_tokens: int) -> Drawing:
         """The same for answers of at most so many tokens."""

@@ -54,6 +54,7 @@ class ScorerPool:
         retries: int = 1,
         on_failure: OnFailure = "raise",
         start_timeout_s: float = 120.0,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         """Makes the scorer, in every process.
 
@@ -66,6 +67,7 @@ class ScorerPool:
                 died.
             on_failure: then: `raise` a ScorerError in `poll`; `zero`: it earns 0; `drop`: its reward is None.
             start_timeout_s: seconds that a process may take to make its scorer.
+            tell: told of the first answer that gets no score, where that is no error.
 
         Raises:
             ConfigError: a setting cannot work, or the scorer cannot go to other processes.
@@ -76,7 +78,7 @@ class ScorerPool:
             raise ConfigError(
                 f"on_failure is one of {', '.join(POLICIES)}, got {on_failure!r}"
             )
-        self.name, self.on_failure = name, on_failure
+        self.name, self.on_failure, self._tell = name, on_failure, tell
         self.num_failures = 0
         """Answers without a score so far, retries exhausted."""
         self._asked: dict[int, int] = {}
@@ -177,6 +179,9 @@ class ScorerPool:
                 error.add_note(f"shoal: in the scorer:\n{outcome.where}")
             return error
         reward = 0.0 if self.on_failure == "zero" else None
+        if self._tell is not None and self.num_failures == 1:
+            follows = "left out" if reward is None else "worth 0"
+            self._tell(f"{failure}; such answers are {follows}")
         return Scored(done.key, reward, done.seconds, failure)
 
     def _words(self, done: Done[Score], why: Failed) -> str:

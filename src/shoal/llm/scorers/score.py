@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass, field
-from math import isfinite
+from decimal import Decimal
+from math import copysign, isfinite
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from shoal.llm.stage.work import Failed, failed
 from shoal.types import RAISED, text_of
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from shoal.llm.tasks.task import Prompt
+
+
+MOST = 1e15
+"""What a score may be, either way: squares of rewards, summed over a batch, must be finite in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +80,36 @@ def value_of(given: Any) -> Any:
 
 
 def _number(given: Any, what: str) -> float:
-    if hasattr(given, "item") and getattr(given, "size", 0) == 1:
+    count = getattr(given, "numel", None)  # a tensor has one, an array a size
+    count = count() if callable(count) else getattr(given, "size", 0)
+    if hasattr(given, "item") and count == 1:
         given = given.item()  # an array of one number
     if isinstance(given, bool):
         return float(given)
-    if not isinstance(given, Real):
-        kind = (
-            f"{type(given).__name__} {text_of(given)[:60]}"
-            if given is not None
-            else "None"
-        )
-        raise ValueError(f"{what} is no number, but {kind}")
-    if not isfinite(given):
+    if not isinstance(given, Real | Decimal):
+        raise ValueError(f"{what} is no number, but {_shown(given)}")
+    try:
+        number = float(given)
+    except OverflowError:  # an integer of hundreds of digits
+        number = 2 * MOST if cast("Any", given) > 0 else -2 * MOST
+    if not isfinite(number):
         raise ValueError(f"{what} is {given}, which is not finite")
-    return float(given)
+    if abs(number) > MOST:
+        raise ValueError(
+            f"{what} lies beyond {copysign(MOST, number):g}, which is the most that is learned from; divide it by "
+            "what scores usually are"
+        )
+    return number
+
+
+def _shown(given: Any) -> str:
+    if given is None:
+        return "None"
+    if isinstance(given, Awaitable):
+        if isinstance(given, Coroutine):
+            given.close()  # or Python warns that nobody awaited it
+        return "what an async function returns; make it a plain one, which may call asyncio.run itself"
+    return f"{type(given).__name__} {text_of(given)[:60]}"
 
 
 def call(scorer: Any, pairs: Sequence[tuple[Prompt, str]]) -> list[Score | Failed]:

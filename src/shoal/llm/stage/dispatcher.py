@@ -140,8 +140,12 @@ class Dispatcher:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Has a piece worked on when its turn comes."""
-        self._queue.waiting.append(job)
+        """Has a piece worked on when its turn comes; one that failed comes first, or what always fails is said late."""
+        waiting = self._queue.waiting
+        if job.tries:
+            waiting.appendleft(job)
+        else:
+            waiting.append(job)
         self._wake()
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from shoal.llm.tasks.task import Message, Reply
+from shoal.llm.tasks.task import Message, Reply, is_text
 from shoal.types import RAISED, ConfigError, text_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def reply_to(
     if given.done:
         return None
     message = cast("object", given.message)
-    if not isinstance(message, Message) or not _is_text(message.content):
+    if not isinstance(message, Message) or not is_text(message.content):
         raise DialogueError(f"{where} holds no Message of text, but {message!r}"[:500])
     if message.role not in ROLES:
         raise DialogueError(
@@ -74,10 +74,6 @@ def reply_to(
             f"{where} has {len(message.content):,} characters, at most {MAX_REPLY:,} are read; let the tool cut it"
         )
     return given
-
-
-def _is_text(given: object) -> bool:
-    return isinstance(given, str)
 
 
 def answer_of(dialogue: Dialogue, prompt: Prompt, turns: tuple[Message, ...]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
+from shoal.llm.scorers.score import MOST
 from shoal.llm.tasks.dialogue import MAX_REPLY
-from shoal.llm.tasks.task import Message, Prompt
+from shoal.llm.tasks.task import Message, Prompt, is_text
 from shoal.types import RAISED, ConfigError, text_of
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def position_of(game: Game, prompt: Prompt, moves: tuple[Move, ...]) -> Position
         raise GameError(
             f"{where}: it is the turn of player {given.player!r}, and there are {game.num_players}, from 0 on"
         )
-    if not _is_text(given.shown) or len(given.shown) > MAX_REPLY:
+    if not is_text(given.shown) or len(given.shown) > MAX_REPLY:
         raise GameError(
             f"{where}: what the player is shown must be a text of at most {MAX_REPLY:,} characters"
         )
@@ -144,10 +144,10 @@ def told_of(game: Game, prompt: Prompt, player: int) -> str | tuple[Message, ...
         given: Any = game.told(prompt, player)
     except RAISED as error:
         raise GameError(f"{where}: {type(error).__name__}: {text_of(error)}") from error
-    if isinstance(given, str):
+    if is_text(given):
         return given
     chat = isinstance(given, tuple) and all(isinstance(x, Message) for x in given)
-    if not chat or not given:
+    if not chat or not given or not all(is_text(one.content) for one in given):
         raise GameError(
             f"{where}: return a text, or a tuple of Message that ends with one of the role user"
         )
@@ -189,10 +189,11 @@ def _seen(position: Position) -> list[Message]:
 def _check_rewards(game: Game, rewards: Sequence[object], where: str) -> None:
     """GameError unless there is a finite number for each player."""
     numbers: list[Any] = list(rewards)
-    good = [isinstance(one, Real) and isfinite(float(one)) for one in numbers]
+    good = [isinstance(one, Real) and abs(float(one)) <= MOST for one in numbers]
     if len(numbers) != game.num_players or not all(good):
         raise GameError(
-            f"{where}: rewards must be {game.num_players} finite numbers, one for each player, got {rewards!r}"
+            f"{where}: rewards must be {game.num_players} finite numbers, one for each player, of at most {MOST:g}; "
+            f"got {rewards!r}"
         )
 
 
@@ -200,7 +201,3 @@ def _whole(given: object, low: int, high: int) -> bool:
     return (
         isinstance(given, int) and not isinstance(given, bool) and low <= given <= high
     )
-
-
-def _is_text(given: object) -> bool:
-    return isinstance(given, str)

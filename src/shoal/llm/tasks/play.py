@@ -11,6 +11,7 @@ from shoal.llm.stage.stage import Settings, Stage
 from shoal.llm.stage.work import Failed, failed
 from shoal.llm.tasks.dialogue import MAX_REPLY
 from shoal.llm.tasks.game import GameError, Move, Position, position_of
+from shoal.llm.tasks.task import is_text
 from shoal.types import RAISED, ConfigError, text_of
 
 if TYPE_CHECKING:
@@ -190,10 +191,11 @@ def _asked(
         raise GameError(
             f"{where} failed: {type(error).__name__}: {text_of(error)}"
         ) from error
-    if not isinstance(text, str):
-        raise GameError(
-            f"{where} gave a {type(text).__name__}; return the text of its move"
+    if not isinstance(text, str) or not is_text(text):
+        what = (
+            "half a character" if isinstance(text, str) else f"a {type(text).__name__}"
         )
+        raise GameError(f"{where} gave {what}; return the text of its move")
     if len(text) > MAX_REPLY:
         raise GameError(
             f"{where} gave {len(text):,} characters, at most {MAX_REPLY:,} are read"

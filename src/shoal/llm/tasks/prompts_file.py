@@ -211,7 +211,7 @@ def _question(given: Any, where: str) -> str | tuple[Message, ...]:
     if isinstance(given, str):
         if not given.strip():
             raise ConfigError(f"{where}: the field 'prompt' is empty")
-        return given
+        return _text(given, f"{where}: the field 'prompt'")
     if not isinstance(given, list) or not given:
         raise ConfigError(
             f"{where}: the field 'prompt' is a text or a list of messages, got {_shown(given)}"
@@ -237,7 +237,19 @@ def _message(given: Any, where: str) -> Message:
         raise ConfigError(
             f"{where}: the field 'content' is a text, got {_shown(content)}"
         )
-    return Message(role=role, content=content)
+    return Message(role=role, content=_text(content, f"{where}: the field 'content'"))
+
+
+def _text(given: str, where: str) -> str:
+    """The text; ConfigError for half a character, which no model can read."""
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        half = ord(given[error.start])
+        raise ConfigError(
+            f"{where} has half a character, \\u{half:04x} without the other half; write the character itself"
+        ) from error
+    return given
 
 
 def _truth(given: Any, where: str) -> Any:
@@ -253,7 +265,7 @@ def _literal(given: Any, where: str) -> str:
     if isinstance(given, str):
         if not given.strip():
             raise ConfigError(f"{where}: the field 'answer' is empty")
-        return given
+        return _text(given, f"{where}: the field 'answer'")
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     if is_number and isfinite(given):
         return str(given)

@@ -100,17 +100,18 @@ def _file(source: str, seed: int, given: dict[str, Any], *, held_out: bool) -> T
     if why:
         known = list(inspect.signature(PromptsFile).parameters)[1:]
         raise ConfigError(f"{source}: {why}; it takes {', '.join(known)}, eval_file")
-    if held_out:
-        seed = _other(seed)
-        if other is None:
-            _warn_of_same(source, "give eval_file=PATH, a file of other prompts")
-        elif Path(other).expanduser().resolve() == Path(path).expanduser().resolve():
-            raise ConfigError(
-                f"{source}: eval_file is the file of training; name another one, or leave it out"
-            )
-        else:
-            path = other
-    return PromptsFile(path, seed=seed, **given)
+    if held_out and other is None:
+        _warn_of_same(source, "give eval_file=PATH, a file of other prompts")
+    seed = _other(seed) if held_out else seed
+    if other is None:
+        return PromptsFile(path, seed=seed, **given)
+    if Path(other).expanduser().resolve() == Path(path).expanduser().resolve():
+        raise ConfigError(
+            f"{source}: eval_file is the file of training; name another one, or leave it out"
+        )
+    # Read in training too: it would be a pity to hear of a wrong line when all is trained.
+    evaluated = PromptsFile(other, seed=seed, **given)
+    return evaluated if held_out else PromptsFile(path, seed=seed, **given)
 
 
 def _arena(source: str, seed: int, given: dict[str, Any], *, held_out: bool) -> Task:
@@ -147,6 +148,8 @@ def _called(
 
         name, function = source, import_object(source)
     if not callable(function):
+        if hasattr(function, "prompt") and hasattr(function, "score"):
+            _checked(function, name)  # a task but for its name, say
         raise ConfigError(
             f"{name} is a {type(function).__name__}; pass a function that returns a Task"
         )
@@ -208,7 +211,7 @@ def _checked(made: object, name: str) -> Task:
             part for part in ("name", "prompt", "score") if not hasattr(made, part)
         ]
         raise ConfigError(
-            f"{name} returned {type(made).__name__}, which is no task: it has no {' and no '.join(missing)}"
+            f"{name} gave a {type(made).__name__}, which is no task: it has no {' and no '.join(missing)}"
         )
     return made
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from shoal.llm.scorers.pool import ScorerPool
 from shoal.llm.settings import Language
 from shoal.llm.tasks.dialogue import is_dialogue
 from shoal.llm.tasks.game import is_game
@@ -14,8 +16,9 @@ from shoal.llm.tasks.play import GamePool
 from shoal.llm.tasks.replies import ReplyPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
+    from shoal.llm.scorers.score import Scorer
     from shoal.llm.tasks.game import Game
     from shoal.llm.tasks.task import Dialogue, Task
 
@@ -59,6 +62,7 @@ class TaskSource:
         """
         self.task, self.max_tokens = task, max_tokens
         self.language = language or Language()
+        self._judges: ScorerPool | None = None
         game = is_game(task)
         self.spec = TaskSpec(
             task.name,
@@ -109,11 +113,56 @@ class TaskSource:
             tell=tell,
         )
 
+    def scorer_pool(self, tell: Callable[[str], None] | None = None) -> ScorerPool:
+        """Has answers judged, as the settings say; of a game, which says itself what its players have earned, none.
+
+        Args:
+            tell: told of the first answer that gets no score, where that does not end the run.
+        """
+        language = self.language
+        return ScorerPool(
+            partial(_judge_of, None if self.spec.num_players > 1 else self.task),
+            name=self.spec.env_id,
+            workers=language.scorer_workers,
+            timeout_s=language.scorer_timeout_s,
+            retries=language.scorer_retries,
+            on_failure=language.on_scorer_failure,
+            tell=tell,
+        )
+
+    @contextmanager
+    def judges(self) -> Generator[ScorerPool]:
+        """A `scorer_pool` whose processes wait for the next evaluation; after an error they begin anew."""
+        if self._judges is None:
+            self._judges = self.scorer_pool()
+        try:
+            yield self._judges
+        except BaseException:
+            self._end_judges()
+            raise
+
     def close(self) -> None:
-        """Closes the task, where it has anything to close."""
+        """Ends what judges, and closes the task, where it has anything to close."""
+        self._end_judges()
         close = getattr(self.task, "close", None)
         if close is not None:
             close()
+
+    def _end_judges(self) -> None:
+        if self._judges is not None:
+            self._judges.close()
+        self._judges = None
+
+
+def _judge_of(task: Task | None) -> Scorer:
+    """What judges a task's answers, in whatever process; None: a game, which says itself what players have earned."""
+    if task is None:
+        return _never
+    return getattr(task, "scorer", None) or task.score
+
+
+def _never(prompt: object, answer: str) -> float:
+    raise RuntimeError(f"a game was to be scored: {prompt!r}, {answer!r}")
 
 
 def _game(task: Task) -> Game:

@@ -84,3 +84,14 @@ class Dialogue(Task, Protocol):
                 model's.
         """
         ...
+
+
+def is_text(given: object) -> bool:
+    """Whether it is a text, and none with half a character (one surrogate alone), which no tokenizer reads."""
+    if not isinstance(given, str):
+        return False
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -207,7 +207,15 @@ class Gathering:
         self.flight.give_back(group)
         replaced, admitted = self.flight.given_back, self.flight.admitted
         if replaced > MOST_REPLACED * (admitted - replaced + 1):
+            why = (
+                "all answers of each earned the same; the task is too hard or too easy for this model, or its scorer "
+                "does not tell answers apart"
+            )
+            if self.num_lost:
+                why = (
+                    f"{self.num_lost} answers were left out, as nothing could judge them (the first one was said), "
+                    "and what is left of a group earned the same"
+                )
             raise ConfigError(
-                f"{replaced} of {admitted} groups of {self.task.name} had no signal: all answers of each earned the "
-                "same; the task is too hard or too easy for this model, or its scorer does not tell answers apart"
+                f"{replaced} of {admitted} groups of {self.task.name} had no signal: {why}"
             )

@@ -8,7 +8,7 @@ from typing import Literal
 from shoal.learn.corrections import Correction
 from shoal.llm.sampler.protocol import Sampling
 from shoal.math.rates import Schedule, check_schedules
-from shoal.types import check_ranges
+from shoal.types import check_finite, check_positive, check_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +72,6 @@ class LearnsGroups(DrawsGroups):
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         super(LearnsGroups, self).__post_init__()
+        check_positive(self, "learning_rate", "max_grad_norm")
+        check_finite(self, "learning_rate")
         check_schedules(self)
