@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from shoal import algos
-from shoal.experiment.options import Options
-from shoal.experiment.training import CHANGEABLE
+from shoal.experiment.options import CHANGEABLE, CHANGEABLE_PARTS, Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,7 +52,7 @@ def generate() -> str:
     functions = [
         name for name, kind in fields.items() if "Callable" in kind or name == "action_guard"
     ]  # may be given again
-    changes = {name: fields[name] for name in [*CHANGEABLE, *functions]}
+    changes = {name: fields[name] for name in [*CHANGEABLE, *CHANGEABLE_PARTS, *functions]}
     return (
         HEAD
         + "\n".join([*imports, ""])

@@ -213,6 +213,22 @@ def test_a_scorer_without_a_number_is_named(folder: Path, tmp_path: Path) -> Non
     assert read(done.path / "metrics.jsonl")[-1]["groups/lost"] > 0
 
 
+def test_a_run_that_a_scorer_ended_goes_on_without_it(folder: Path, tmp_path: Path) -> None:
+    """The error says how; nothing else of language models may change."""
+    whole: dict[str, Any] = SETTINGS | {"model": str(folder), "run_dir": str(tmp_path), "total_timesteps": 3 * BATCH}
+    with pytest.raises(Exception, match=r"prompt 5.*language.on_scorer_failure='drop'.* resume"):
+        shoal.train(Broken, checkpoint_every=BATCH, **whole)
+    (where,) = (str(path) for path in tmp_path.iterdir())
+    for part, value in (("slots", 8), ("lora_rank", 2)):
+        changed: Any = {part: value}
+        with pytest.raises(ConfigError, match=rf"cannot change 'language.{part}', of language only prompt_workers"):
+            shoal.resume(where, factory=Broken, language=changed)
+    with pytest.warns(UserWarning, match="prompt 5 failed, 3 times: .* such answers are left out"):
+        done = shoal.resume(where, factory=Broken, panel="none", language={"on_scorer_failure": "drop"})
+    assert done.steps >= 3 * BATCH
+    assert 'on_scorer_failure = "drop"' in (done.path / "config.toml").read_text()
+
+
 class Odd(Successor):
     """A task whose prompts are what they should not be."""
 

@@ -46,6 +46,7 @@ REST_MB = 900
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_smollm2_with_lora(tmp_path: Path) -> None:
     """Two updates: no model in memory that is not needed, small checkpoints, a merged model, and an answer."""
     try:

@@ -459,6 +459,9 @@ def check_full(folder: Path) -> None:
     found = load(folder, kind=KIND)
     assert found is not None
     assert found.updates == 1
+    (folder / "empty").mkdir()
+    with pytest.raises(OSError, match=r"the checkpoint of update 2 was not written .*there is no older one"):
+        save(folder / "empty", {"x": np.zeros(1 << 20)}, updates=2)
 
 
 @pytest.mark.usefixtures("way")

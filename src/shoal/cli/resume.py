@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -19,6 +19,34 @@ from shoal.cli.train import panel_name
 from shoal.types import ConfigError
 
 SCHEDULES = "--NAME-schedule MODULE:FUNCTION names a schedule again that the run was given as a function."
+
+
+@dataclass(frozen=True, slots=True)
+class GivenLanguage:
+    """What becomes of a scorer, a reply or a server that fails, where a language model learns."""
+
+    prompt_workers: int | None = None
+    """Processes that make prompts before they are asked."""
+    prompts_ahead: int | None = None
+    """Prompts that they make ahead."""
+    scorer_workers: int | None = None
+    """Processes that judge answers; 0: the training process does."""
+    scorer_timeout_s: float | None = None
+    """Seconds that judging one answer may take, where processes judge."""
+    scorer_retries: int | None = None
+    """How often an answer is judged again after a failure."""
+    on_scorer_failure: Literal["raise", "zero", "drop"] | None = None
+    """Where judging an answer goes on failing: end the run, give it 0, or leave the answer out."""
+    reply_workers: int | None = None
+    """Processes that reply in tasks of several turns."""
+    reply_timeout_s: float | None = None
+    """Seconds that one reply may take, where processes reply."""
+    reply_retries: int | None = None
+    """How often a reply is asked for again after a failure."""
+    on_reply_failure: Literal["end", "raise"] | None = None
+    """Where a reply goes on failing: end the conversation, or the run."""
+    engine_timeout_s: float | None = None
+    """Seconds that a server of answers may be away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +99,8 @@ class Given:
     """Ray cluster that runs the environments of a run that has a fleet: local, auto or ray://HOST:PORT."""
     learners: int | None = None
     """Processes that learn together from now on, where a language model learns."""
+    language: GivenLanguage = field(default_factory=GivenLanguage)
+    """Of language models."""
     json: bool = False
     """Print each line of metrics as JSON."""
     plain: bool = False
@@ -97,6 +127,13 @@ def main(arguments: list[str], about: str) -> int:
     changes: dict[str, Any] = {name: getattr(given, name) for name in CHANGEABLE}
     wanted = {name: value for name, value in changes.items() if value is not None}
     wanted |= schedules
+    parts = {
+        name: value
+        for name, value in asdict(given.language).items()
+        if value is not None
+    }
+    if parts:
+        wanted["language"] = parts
     result = resume(
         given.run,
         run_dir=given.run_dir,

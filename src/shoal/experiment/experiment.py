@@ -26,7 +26,7 @@ from shoal.envs.rendering import RENDER_MODE
 from shoal.envs.told import told_before
 from shoal.experiment.applies import names_in
 from shoal.experiment.language import language_model, on_tasks, source_of
-from shoal.experiment.options import CHANGEABLE, PLACES, Options
+from shoal.experiment.options import CHANGEABLE, CHANGEABLE_PARTS, PLACES, Options
 from shoal.experiment.settings import (
     UNSET,
     build,
@@ -372,6 +372,9 @@ def fixed_settings(experiment: Experiment) -> dict[str, Any]:
     for name in (*CHANGEABLE, *PLACES):
         if not (name == "learners" and of_rows):  # each has rows of its own there
             del own[name]
+    for name, parts in CHANGEABLE_PARTS.items():
+        for part in parts:
+            del own[name][part]
     env_kwargs = randomization.as_text(dict(experiment.env_kwargs or {}))
     whole = flat(own) | flat(whole_tree(experiment.config), "algorithm.")
     for name, value in whole.items():

@@ -180,6 +180,7 @@ class Changes(TypedDict, total=False):
     own_cores: bool
     fleet: str | None
     learners: int | float
+    language: Language | Mapping[str, Any]
     action_guard: ActionGuard | Mapping[str, Any]
     learning_rate_schedule: str | Callable[[float], float]
     ent_coef_schedule: str | Callable[[float], float]

@@ -52,6 +52,22 @@ CHANGEABLE = (
     "learners",
 )
 """Settings that a resumed run may change: they decide how far it goes and where, not what was learned."""
+CHANGEABLE_PARTS = {
+    "language": (
+        "prompt_workers",
+        "prompts_ahead",
+        "scorer_workers",
+        "scorer_timeout_s",
+        "scorer_retries",
+        "on_scorer_failure",
+        "reply_workers",
+        "reply_timeout_s",
+        "reply_retries",
+        "on_reply_failure",
+        "engine_timeout_s",
+    )
+}
+"""Of nested settings, those that it may change: what becomes of a scorer, a reply or a server that fails."""
 PLACES = ("name", "run_dir", "track", "preset")
 """Settings that only say where a run lies and what it was started from."""
 

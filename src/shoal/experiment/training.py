@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from torch import nn
 
@@ -18,7 +19,7 @@ from shoal.experiment.first_weights import find_source
 from shoal.experiment.language import on_tasks, save_trained
 from shoal.experiment.learners import check_learners
 from shoal.experiment.offline import find_data
-from shoal.experiment.options import CHANGEABLE
+from shoal.experiment.options import CHANGEABLE, CHANGEABLE_PARTS
 from shoal.experiment.placed import placed
 from shoal.experiment.result import Result
 from shoal.experiment.session import check_device, opened
@@ -32,7 +33,7 @@ from shoal.types import ConfigError
 from shoal.types.arguments import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from types import ModuleType
 
     from shoal.algos import Algorithm
@@ -268,10 +269,11 @@ def reopen(
         named=named,
     )
     for name in changes:
-        if name not in (*CHANGEABLE, *functions):
+        if name not in (*CHANGEABLE, *CHANGEABLE_PARTS, *functions):
             raise ConfigError(
                 f"resume cannot change {name!r}, only {', '.join(CHANGEABLE)}; train a new run instead"
             )
+    _check_parts(changes)
     experiment = before.changed(**changes)
     _check_fleet(before, experiment)
     _check_count(before, experiment)
@@ -280,6 +282,21 @@ def reopen(
         return experiment, None
     origin = seal_again(origin, saved, whole, given=named)
     return experiment, whole | origin.table()
+
+
+def _check_parts(changes: Mapping[str, Any]) -> None:
+    """ConfigError for a nested setting that stays."""
+    for name, parts in CHANGEABLE_PARTS.items():
+        given = changes.get(name, {})
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"{name} of a resumed run is a dict of what changes, such as {{{parts[0]!r}: ...}}"
+            )
+        for part in cast("Mapping[str, Any]", given):
+            if part not in parts:
+                raise ConfigError(
+                    f"resume cannot change '{name}.{part}', of {name} only {', '.join(parts)}; train a new run instead"
+                )
 
 
 def _check_fleet(before: Experiment, now: Experiment) -> None:

@@ -129,8 +129,9 @@ def write(
 
 def what_is_left(folder: Path) -> str:
     """What became of the checkpoints before one that was not written."""
-    there = "older ones are safe"
-    return there if folder.is_dir() else f"{folder} is gone, and older ones with it"
+    if not folder.is_dir():
+        return f"{folder} is gone, and older ones with it"
+    return "older ones are safe" if rolling(folder) else "there is no older one"
 
 
 def write_best(folder: Path, snapshot: Snapshot) -> bool:

@@ -100,7 +100,7 @@ def test_the_error_is_raised_and_loses_nothing(workers: int) -> None:
     with pool_of(workers=workers, retries=0) as pool:
         for key, answer in enumerate(("right", "raise", "right", "nan")):
             pool.submit(key, PROMPT, answer)
-        text = r"sums: scoring an answer to prompt 7 failed: .*; on_failure='zero' or 'drop'"
+        text = r"sums: scoring an answer to prompt 7 failed: .*; language.on_scorer_failure='drop' or 'zero'"
         while pool.pending > 3:
             assert [scored.key for scored in pool.poll(5.0)] == [0]
         with pytest.raises(ScorerError, match=text) as first:

@@ -173,7 +173,8 @@ class ScorerPool:
         failure = self._words(done, outcome)
         if self.on_failure == "raise":
             error = ScorerError(
-                f"{failure}; on_failure='zero' or 'drop' goes on without it", done.key
+                f"{failure}; language.on_scorer_failure='drop' or 'zero' goes on without it, in a resumed run too",
+                done.key,
             )
             if outcome.where:
                 error.add_note(f"shoal: in the scorer:\n{outcome.where}")
