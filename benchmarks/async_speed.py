@@ -8,7 +8,7 @@ cores / (E + U) is what the machine could do if nobody ever waited. `sleeper`: e
 to 2 ms, one a process; uniform between the two, so that the slowest of eight takes 1.64 times as long as the mean, and
 no schedule can be faster than another by more than that for its sleeping alone. `log_sleeper`: the same with the
 logarithm uniform, as latencies mostly are (2.03 times). `wide_sleeper`: the sleeper with two layers of 256, whose
-updates take about as long as its rollouts. `pong`: PPO's preset for ALE's Pong, NatureCNN, 4 epochs. `sync` is the best
+updates take a sixth of the time in `sync`. `pong`: PPO's preset for ALE's Pong, NatureCNN, 4 epochs. `sync` is the best
 of the backends serial and workers, with one thread and with two, and of `overlap`. The sides take turns. `--core-time`:
 instead the processor's microseconds of a step in all processes of each side, from the difference of a long and a short
 run. Appends to benchmarks/results/async_speed.jsonl.
