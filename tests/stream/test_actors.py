@@ -25,6 +25,7 @@ from shoal.learn.learner import Learner
 from shoal.memory.arena import Arena, nbytes
 from shoal.nets.network import Network
 from shoal.nets.policy import make_policy
+from shoal.run.log import read
 from shoal.stream.actors.process import ActorProcess
 from shoal.stream.actors.rows import ActorRows, ActorSettings
 from shoal.stream.meter import Meter
@@ -391,6 +392,15 @@ def test_a_staleness_of_0_is_no_schedule_of_its_own(algo: str, run_dir: Path) ->
     case |= {"num_steps": 4} if algo == "dqn" else {}
     own, theirs = trained(**case), trained(**case, schedule="async", max_staleness=0, actors=2)
     assert all(torch.equal(own[name], theirs[name]) for name in own)
+
+
+def test_shares_of_waiting_are_shares(run_dir: Path) -> None:
+    """Of actors too that are asked for a rollout without weights, as those are that run ahead."""
+    case: dict[str, Any] = {"env": "CartPole-v1", "schedule": "async", "actors": 2, "max_staleness": 4}
+    ended = train(**case, total_timesteps=30_000, run_dir=str(run_dir), panel="none", final_episodes=0)
+    lines = list(read(ended.path / "metrics.jsonl"))
+    for name in ("speed/actors_wait", "speed/learner_waits"):
+        assert all(0 <= line[name] <= 1 for line in lines)
 
 
 def test_what_does_not_fit_goes_with_the_message() -> None:

@@ -170,8 +170,7 @@ class Serving:
             self._pipe.send((task, False, self._broke))
             return
         try:
-            if weights:
-                self._actor.take(weights)
+            self._actor.take(weights)
             if op is Op.COLLECT:
                 answer = (task, True, self._actor.collect(value, self))
             else:
