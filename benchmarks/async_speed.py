@@ -37,7 +37,7 @@ from shoal.run.log import read
 
 RESULT = Path(__file__).parent / "results" / "async_speed.jsonl"
 SLEEPERS = 8
-STEPS = {"lander": 300_000, "sleeper": 49_152, "log_sleeper": 49_152, "wide_sleeper": 49_152, "pong": 20_480}
+STEPS = {"lander": 1_000_000, "sleeper": 49_152, "log_sleeper": 49_152, "wide_sleeper": 49_152, "pong": 20_480}
 SHORT = 0.3
 """The part of its steps that the short run takes where core time is measured."""
 
