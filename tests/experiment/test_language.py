@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 import shoal
+from shoal.cli import chat
 from shoal.experiment.pushing import push
-from shoal.experiment.talking import Talk, model_of
+from shoal.experiment.talking import Talk, model_of, sampling_of
 from shoal.llm import tiny
 from shoal.llm.model_folder import load_folder
 from shoal.llm.sampler.protocol import Drawing
@@ -123,6 +124,26 @@ def test_async_learns_no_later_than_it_may(folder: Path, tmp_path: Path) -> None
     lines = read(again.path / "metrics.jsonl")
     assert max(line["groups/staleness_max"] for line in lines) <= 2
     assert again.steps == lines[-1]["episode/count"] == 40 * BATCH
+
+
+def test_texts_end_answers_of_a_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own, those of its evaluation, and those of whoever talks to it; a resumed run has them too."""
+    texts = ["a", "b", "c", "d", "e", "f", "g", "h"]
+    result = trained(folder, tmp_path, 2, max_completion_length=8, sampling={"stop": texts}, final_episodes=4)
+    again = shoal.resume(result.path, factory=Successor, total_timesteps=3 * BATCH, panel="none")
+    for line in read(again.path / "metrics.jsonl"):
+        assert line["episode/length"] < 3
+    assert json.loads((again.path / "run.json").read_text())["greedy_return"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert sampling_of(str(again.path), "").stop == tuple(texts)
+    chat.main([str(again.path), "--prompt", "a?", "--max-tokens", "30"], "")
+    assert sum(map(capsys.readouterr().out.count, texts)) <= 1
+
+
+@pytest.mark.parametrize(("stop", "message"), [("", "empty text"), (".", "tokens do not write"), ("z", "lacks")])
+def test_texts_that_end_nothing_are_refused(folder: Path, tmp_path: Path, stop: str, message: str) -> None:
+    """Special tokens, and letters that the model does not have."""
+    with pytest.raises(ConfigError, match=message):
+        trained(folder, tmp_path, 1, sampling={"stop": [stop]})
 
 
 def test_a_trained_model_is_loaded_by_others(folder: Path, tmp_path: Path) -> None:

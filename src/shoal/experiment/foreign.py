@@ -50,7 +50,7 @@ FOREIGN_LLM = {
     "lr_scheduler_type": "learning_rate_schedule",
     "warmup_steps": "learning_rate_schedule, a function of the share that is done",
     "warmup_ratio": "learning_rate_schedule, a function of the share that is done",
-    "generation_kwargs": "sampling={'temperature': ..., 'top_p': ...}",
+    "generation_kwargs": "sampling={'temperature': ..., 'top_p': ..., 'stop': ['</answer>']}",
     "temperature": _SAMPLING.format("temperature"),
     "top_p": _SAMPLING.format("top_p"),
     "top_k": _SAMPLING.format("top_k"),

@@ -90,6 +90,7 @@ def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
         task,
         max_tokens=experiment.config.max_completion_length,
         language=language,
+        stop=experiment.config.sampling.stop,
     )
 
 

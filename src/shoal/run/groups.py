@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from shoal.learn.older import beside
 from shoal.llm.loading import load_teacher
 from shoal.llm.model import LanguageModel
+from shoal.llm.sampler.ends import check_stop
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.scorers.functions import named_scorer
 from shoal.llm.scorers.pool import ScorerPool
@@ -173,6 +174,7 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
     """In this process, with schedule="async" in one of its own, or on a server."""
     s = run.settings
     drawing = cfg.sampling.drawing(cfg.max_completion_length)
+    check_stop(policy.tokenizer, drawing.stop)
     if s.language.engine != "local":
         from shoal.run.engines import engine_sampler
 
