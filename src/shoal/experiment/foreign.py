@@ -31,8 +31,8 @@ FOREIGN = {
 """Settings of Stable-Baselines3."""
 _SAMPLING = "sampling={{'{}': ...}}"
 FOREIGN_LLM = {
-    "reward_funcs": "language={'scorers': ['my_module:function', ...]}",
-    "reward_weights": "language={'scorers': ['my_module:function=0.5', ...]}",
+    "reward_funcs": "language={'scorers': [my_module.function, ...]}",
+    "reward_weights": "language={'scorers': [(my_module.function, 0.5), ...]}",
     "train_dataset": "the first argument, a task: shoal.train('jsonl:prompts.jsonl', ...)",
     "eval_dataset": "env_kwargs={'eval_file': 'others.jsonl'}",
     "tools": "a task of your own with reply(prompt, turns)",

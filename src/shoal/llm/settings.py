@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from shoal.llm.scorers.named import scorer_name, scorer_names
 from shoal.types import ConfigError, check_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,8 @@ class Language:
     """Prompts that they make ahead of the one that was asked last."""
     scorers: tuple[str, ...] = ()
     """Who judges answers in the task's place: `package.module:function` of a prompt and an answer, or `task`. Of
-    several the sum is learned from, each times its weight, as in `my_scorers:short=0.5`."""
+    several the sum is learned from, each times its weight, as in `my_scorers:short=0.5`. Python takes the functions
+    themselves, and pairs with weights."""
     scorer_workers: int = 0
     """Processes that judge answers; 0: the training process does."""
     scorer_timeout_s: float = 30.0
@@ -97,8 +102,20 @@ class Language:
     engine_tolerance: float = 0.1
     """Nats by which the server's log-probabilities may be off on average after it took weights; then the run ends."""
 
+    @classmethod
+    def with_names(cls, given: Mapping[str, object]) -> Mapping[str, object]:
+        """Settings with the names of scorers that are given as functions; ConfigError for one without a name."""
+        found = dict(given)
+        if "scorers" in found:
+            found["scorers"] = scorer_names("language.scorers", found["scorers"])
+        if "held_out_scorer" in found:
+            held_out = found["held_out_scorer"]
+            found["held_out_scorer"] = scorer_name("language.held_out_scorer", held_out)
+        return found
+
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
+        self._name_functions()
         check_ranges(self, slots=(1, 65_536), micro_tokens=(1, inf))
         check_ranges(self, scorer_workers=(0, 1024), scorer_retries=(0, 100))
         check_ranges(self, lora_rank=(0, 4096), held_out_answers=(0, 2**15))
@@ -138,6 +155,11 @@ class Language:
             if not 0 < number < inf:
                 raise ConfigError(f"{name} must be above 0, got {number}")
         self._check_engine()
+
+    def _name_functions(self) -> None:
+        own = {"scorers": self.scorers, "held_out_scorer": self.held_out_scorer}
+        for name, value in self.with_names(own).items():
+            object.__setattr__(self, name, value)
 
     def _check_replay(self) -> None:
         """Refuses the replay of a routing that nobody tells."""
