@@ -48,6 +48,8 @@ class Language:
     where it falls while rewards rise, and the best state is the best by it."""
     held_out_answers: int = 0
     """Answers of each group that it judges, the first ones; 0: all. More are surer and take its time."""
+    log_answers: bool = True
+    """Whether the run directory keeps some of the newest answers (`shoal answers RUN`), at every line of metrics."""
     lora_rank: int = 0
     """Rank of the small matrices that are trained beside the model's own, which stay (LoRA); 0: all weights are
     trained."""

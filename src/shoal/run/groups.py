@@ -15,6 +15,7 @@ from shoal.llm.scorers.pool import ScorerPool
 from shoal.llm.tasks.names import EXAMPLE
 from shoal.llm.tasks.opponents import is_scripted
 from shoal.llm.tasks.source import TaskSource
+from shoal.run.said import AnswersFile
 from shoal.stream.groups.groups import Groups
 from shoal.stream.groups.held_out import HeldOut
 from shoal.stream.groups.process import ProcessSampler
@@ -101,6 +102,8 @@ def _drawn(
         )
         started.pop_all()
     run.held.callback(made.close)
+    if run.directory is not None and run.settings.language.log_answers:
+        run.callbacks.append(AnswersFile(run.directory, made))
     return made
 
 
