@@ -414,3 +414,26 @@ def test_a_sampler_ends_where_scorers_cannot_begin(
     assert set(begun) - before
     left = {child.pid for child in psutil.Process().children(recursive=True) if child.status() != "zombie"}
     assert not left & set(begun) - before
+
+
+def test_a_loaded_model_answers(folder: Path, tmp_path: Path) -> None:
+    """One question or several, as it is asked in training; what it draws is what the seed says."""
+    result = trained(folder, tmp_path, 2, sampling={"stop": ["b"]}, max_completion_length=6)
+    agent = shoal.load(result.path, factory=Successor)
+    questions = ["a?", "c?", "e?"]
+    several = agent.answer(questions)
+    assert several == [agent.answer(one) for one in questions]
+    talk = Talk(model_of(str(result.path), ""), Drawing(max_tokens=6, temperature=0.0, stop=("b",)))
+    assert several[0] == "".join(talk.answer("a?"))
+    drawn = agent.answer(questions * 4, greedy=False)
+    assert len(set(drawn)) > 3
+    assert drawn == agent.answer(questions * 4, greedy=False)
+    assert drawn != agent.answer(questions * 4, greedy=False, seed=1)
+    assert all("b" not in text[:-1] for text in drawn)
+    assert all(len(agent.answer(one, max_tokens=1)) <= 1 for one in questions)
+    assert agent.answer([]) == []
+    for wrong in (3, [3], [["a?"]], ("a?",)):
+        with pytest.raises(ConfigError, match="a question is text"):
+            agent.answer(wrong)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    with pytest.raises(ConfigError, match="no chat template"):
+        agent.answer((Message("user", "a?"),))
