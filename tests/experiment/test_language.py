@@ -13,12 +13,15 @@ import psutil
 import pytest
 
 import shoal
-from shoal.cli import chat
+from shoal.cli import chat, train
+from shoal.experiment.experiment import Experiment
+from shoal.experiment.language import idle_with_tasks
 from shoal.experiment.pushing import push
 from shoal.experiment.talking import Talk, model_of, sampling_of
 from shoal.llm import tiny
 from shoal.llm.model_folder import load_folder
 from shoal.llm.sampler.protocol import Drawing
+from shoal.llm.tasks.source import TaskSpec
 from shoal.llm.tasks.task import Message, Prompt
 from shoal.run.log import read
 from shoal.types import ConfigError
@@ -437,3 +440,16 @@ def test_a_loaded_model_answers(folder: Path, tmp_path: Path) -> None:
             agent.answer(wrong)  # pyright: ignore[reportCallIssue, reportArgumentType]
     with pytest.raises(ConfigError, match="no chat template"):
         agent.answer((Message("user", "a?"),))
+
+
+def test_help_of_a_task_says_what_is_refused() -> None:
+    """Each option is one that a run refuses; with another algorithm, that it is of no use here."""
+    said = train.of_tasks(Experiment.new("reasoning-gym:chain_sum", algo="grpo"))
+    named = [name.strip(" .").replace("-", "_") for name in said.split("--")[1:]]
+    names = [name.strip(", ") for name in named]
+    assert {"num_envs", "act_block", "preprocessing"} <= set(names)
+    assert not {"model", "language", "seed", "schedule", "total_timesteps"} & set(names)
+    experiment = Experiment.new("reasoning-gym:chain_sum", algo="grpo", settings={"act_block": 2})
+    assert "act_block" in dict(idle_with_tasks(experiment, TaskSpec("chain_sum")))
+    assert "are of ppo, for environments" in train.of_tasks(Experiment.new("reasoning-gym:chain_sum", algo="ppo"))
+    assert not train.of_tasks(Experiment.new("CartPole-v1", algo="ppo"))

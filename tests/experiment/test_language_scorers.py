@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,12 @@ def test_a_weighted_sum_of_functions_is_learned_from(folder: Path, tmp_path: Pat
     agent = shoal.load(again.path, factory=Successor)
     score, lengths = agent.evaluate(episodes=8), {0.0, -0.5, -1.0, -1.5}
     assert set(score.returns.tolist()) <= lengths | {1 + value for value in lengths}
+    # Of a stranger's run only trust helps: no command that opens it has options for its scorers.
+    config = again.path / "config.toml"
+    config.write_text(re.sub(r'seal = ".*"', 'seal = ""', config.read_text()))
+    with pytest.raises(ConfigError, match=r"language\.scorers\.0.*--trust, or trust=True in Python$"):
+        shoal.load(again.path, factory=Successor)
+    assert shoal.load(again.path, factory=Successor, trust=True).answer("a?") == agent.answer("a?")
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ class Language:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
-        self._name_functions()
+        _name_functions(self)
         check_ranges(self, slots=(1, 65_536), micro_tokens=(1, inf))
         check_ranges(self, scorer_workers=(0, 1024), scorer_retries=(0, 100))
         check_ranges(self, lora_rank=(0, 4096), held_out_answers=(0, 2**15))
@@ -157,11 +157,6 @@ class Language:
             if not 0 < number < inf:
                 raise ConfigError(f"{name} must be above 0, got {number}")
         self._check_engine()
-
-    def _name_functions(self) -> None:
-        own = {"scorers": self.scorers, "held_out_scorer": self.held_out_scorer}
-        for name, value in self.with_names(own).items():
-            object.__setattr__(self, name, value)
 
     def _check_replay(self) -> None:
         """Refuses the replay of a routing that nobody tells."""
@@ -216,3 +211,10 @@ class Language:
                 raise ConfigError(
                     f"{name} is for a server, and with engine_in_process=true there is none; leave one of them out"
                 )
+
+
+def _name_functions(given: Language) -> None:
+    """Puts names in the place of functions, in settings that were made as an object."""
+    own = {"scorers": given.scorers, "held_out_scorer": given.held_out_scorer}
+    for name, value in given.with_names(own).items():
+        object.__setattr__(given, name, value)
