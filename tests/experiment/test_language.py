@@ -444,12 +444,12 @@ def test_a_loaded_model_answers(folder: Path, tmp_path: Path) -> None:
 
 def test_help_of_a_task_says_what_is_refused() -> None:
     """Each option is one that a run refuses; with another algorithm, that it is of no use here."""
-    said = train.of_tasks(Experiment.new("reasoning-gym:chain_sum", algo="grpo"))
+    said = train.of_tasks(Experiment.new("reasoning-gym:chain_sum", algo="grpo", settings={}))
     named = [name.strip(" .").replace("-", "_") for name in said.split("--")[1:]]
     names = [name.strip(", ") for name in named]
     assert {"num_envs", "act_block", "preprocessing"} <= set(names)
     assert not {"model", "language", "seed", "schedule", "total_timesteps"} & set(names)
     experiment = Experiment.new("reasoning-gym:chain_sum", algo="grpo", settings={"act_block": 2})
     assert "act_block" in dict(idle_with_tasks(experiment, TaskSpec("chain_sum")))
-    assert "are of ppo, for environments" in train.of_tasks(Experiment.new("reasoning-gym:chain_sum", algo="ppo"))
-    assert not train.of_tasks(Experiment.new("CartPole-v1", algo="ppo"))
+    assert "are of ppo, for environments" in train.of_tasks(Experiment.new("reasoning-gym:chain_sum", algo="ppo", settings={}))
+    assert not train.of_tasks(Experiment.new("CartPole-v1", algo="ppo", settings={}))
