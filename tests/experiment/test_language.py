@@ -451,5 +451,7 @@ def test_help_of_a_task_says_what_is_refused() -> None:
     assert not {"model", "language", "seed", "schedule", "total_timesteps"} & set(names)
     experiment = Experiment.new("reasoning-gym:chain_sum", algo="grpo", settings={"act_block": 2})
     assert "act_block" in dict(idle_with_tasks(experiment, TaskSpec("chain_sum")))
-    assert "are of ppo, for environments" in train.of_tasks(Experiment.new("reasoning-gym:chain_sum", algo="ppo", settings={}))
+    assert "are of ppo, for environments" in train.of_tasks(
+        Experiment.new("reasoning-gym:chain_sum", algo="ppo", settings={})
+    )
     assert not train.of_tasks(Experiment.new("CartPole-v1", algo="ppo", settings={}))
