@@ -140,10 +140,11 @@ class VllmSampler:
         )
 
     def state(self) -> dict[str, Any]:
-        """Every answer under way, to the token."""
-        for said in self._ahead:
-            self._take(said)
-        self._ahead.clear()
+        """Every answer under way, to the last token that `poll` has seen.
+
+        What was drawn while weights were compared is seen by the next `poll`, and may end answers: whoever goes on from
+        this state draws it again.
+        """
         return packed_answers(self._book.answers())
 
     def restore(self, state: Mapping[str, Any]) -> None:
