@@ -13,11 +13,15 @@ import psutil
 import pytest
 
 import shoal
+from shoal.cli import chat, train
+from shoal.experiment.experiment import Experiment
+from shoal.experiment.language import idle_with_tasks
 from shoal.experiment.pushing import push
-from shoal.experiment.talking import Talk, model_of
+from shoal.experiment.talking import Talk, model_of, sampling_of
 from shoal.llm import tiny
 from shoal.llm.model_folder import load_folder
 from shoal.llm.sampler.protocol import Drawing
+from shoal.llm.tasks.source import TaskSpec
 from shoal.llm.tasks.task import Message, Prompt
 from shoal.run.log import read
 from shoal.types import ConfigError
@@ -123,6 +127,26 @@ def test_async_learns_no_later_than_it_may(folder: Path, tmp_path: Path) -> None
     lines = read(again.path / "metrics.jsonl")
     assert max(line["groups/staleness_max"] for line in lines) <= 2
     assert again.steps == lines[-1]["episode/count"] == 40 * BATCH
+
+
+def test_texts_end_answers_of_a_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own, those of its evaluation, and those of whoever talks to it; a resumed run has them too."""
+    texts = ["a", "b", "c", "d", "e", "f", "g", "h"]
+    result = trained(folder, tmp_path, 2, max_completion_length=8, sampling={"stop": texts}, final_episodes=4)
+    again = shoal.resume(result.path, factory=Successor, total_timesteps=3 * BATCH, panel="none")
+    for line in read(again.path / "metrics.jsonl"):
+        assert line["episode/length"] < 3
+    assert json.loads((again.path / "run.json").read_text())["greedy_return"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert sampling_of(str(again.path), "").stop == tuple(texts)
+    chat.main([str(again.path), "--prompt", "a?", "--max-tokens", "30"], "")
+    assert sum(map(capsys.readouterr().out.count, texts)) <= 1
+
+
+@pytest.mark.parametrize(("stop", "message"), [("", "empty text"), (".", "tokens do not write"), ("z", "lacks")])
+def test_texts_that_end_nothing_are_refused(folder: Path, tmp_path: Path, stop: str, message: str) -> None:
+    """Special tokens, and letters that the model does not have."""
+    with pytest.raises(ConfigError, match=message):
+        trained(folder, tmp_path, 1, sampling={"stop": [stop]})
 
 
 def test_a_trained_model_is_loaded_by_others(folder: Path, tmp_path: Path) -> None:
@@ -393,3 +417,41 @@ def test_a_sampler_ends_where_scorers_cannot_begin(
     assert set(begun) - before
     left = {child.pid for child in psutil.Process().children(recursive=True) if child.status() != "zombie"}
     assert not left & set(begun) - before
+
+
+def test_a_loaded_model_answers(folder: Path, tmp_path: Path) -> None:
+    """One question or several, as it is asked in training; what it draws is what the seed says."""
+    result = trained(folder, tmp_path, 2, sampling={"stop": ["b"]}, max_completion_length=6)
+    agent = shoal.load(result.path, factory=Successor)
+    questions = ["a?", "c?", "e?"]
+    several = agent.answer(questions)
+    assert several == [agent.answer(one) for one in questions]
+    talk = Talk(model_of(str(result.path), ""), Drawing(max_tokens=6, temperature=0.0, stop=("b",)))
+    assert several[0] == "".join(talk.answer("a?"))
+    drawn = agent.answer(questions * 4, greedy=False)
+    assert len(set(drawn)) > 3
+    assert drawn == agent.answer(questions * 4, greedy=False)
+    assert drawn != agent.answer(questions * 4, greedy=False, seed=1)
+    assert all("b" not in text[:-1] for text in drawn)
+    assert all(len(agent.answer(one, max_tokens=1)) <= 1 for one in questions)
+    assert agent.answer([]) == []
+    for wrong in (3, [3], [["a?"]], ("a?",)):
+        with pytest.raises(ConfigError, match="a question is text"):
+            agent.answer(wrong)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    with pytest.raises(ConfigError, match="no chat template"):
+        agent.answer((Message("user", "a?"),))
+
+
+def test_help_of_a_task_says_what_is_refused() -> None:
+    """Each option is one that a run refuses; with another algorithm, that it is of no use here."""
+    said = train.of_tasks(Experiment.new("reasoning-gym:chain_sum", algo="grpo", settings={}))
+    named = [name.strip(" .").replace("-", "_") for name in said.split("--")[1:]]
+    names = [name.strip(", ") for name in named]
+    assert {"num_envs", "act_block", "preprocessing"} <= set(names)
+    assert not {"model", "language", "seed", "schedule", "total_timesteps"} & set(names)
+    experiment = Experiment.new("reasoning-gym:chain_sum", algo="grpo", settings={"act_block": 2})
+    assert "act_block" in dict(idle_with_tasks(experiment, TaskSpec("chain_sum")))
+    assert "are of ppo, for environments" in train.of_tasks(
+        Experiment.new("reasoning-gym:chain_sum", algo="ppo", settings={})
+    )
+    assert not train.of_tasks(Experiment.new("CartPole-v1", algo="ppo", settings={}))

@@ -14,6 +14,12 @@ CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], 
         {"learning": 6.0, "acting": 3.0},
         None,
         {"task": True},
+        "60 % of the time goes into learning: shorter answers, a LoRA or a GPU shorten it",
+    ),
+    (
+        {"learning": 6.0, "acting": 3.0},
+        None,
+        {"task": True, "passes": 2},
         "60 % of the time goes into learning: fewer num_iterations, shorter answers, a LoRA or a GPU shorten it",
     ),
     (

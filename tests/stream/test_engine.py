@@ -161,6 +161,32 @@ def test_the_rest_of_a_broken_answer_is_asked_for(server: EngineServer, kind: st
         check_logprobs(one, {0: toy_model()}, (2 + one.key, 1))
 
 
+@pytest.mark.parametrize(
+    ("kind", "heeds"),
+    [("vllm", True), pytest.param("sglang", True, marks=pytest.mark.slow), ("sglang", False)],
+)
+def test_a_text_ends_answers_whether_or_not_the_server_heeds_it(kind: str, *, heeds: bool) -> None:
+    """Also where the answer broke off in between, and the server was asked for the rest."""
+    drawing = Drawing(max_tokens=40, stop=("c", "g"))
+    server = EngineServer(toy_model(), drawing if heeds else DRAWING)
+    server.faults.breaks_after = 5
+    sampler = EngineSampler(make_engine(kind, server.url, timeout_s=60), toy_model(), drawing)
+    sampler.load(0, toy_model())
+    sampler.submit(REQUESTS)
+    drawn = finished(sampler)
+    sampler.close()
+    server.close()
+    assert len(drawn) == 12
+    stops = toy_model().tokenizer.encode("cg")
+    ended = [one for one in drawn if one.token[-1] in stops]
+    assert len(ended) > 3
+    assert not any(one.truncated for one in ended)
+    assert not any(set(stops) & set(one.token[:-1].tolist()) for one in drawn)
+    assert all(one.token[-1] == 0 for one in drawn if one not in ended and not one.truncated)
+    for one in drawn:
+        check_logprobs(one, {0: toy_model()}, (2 + one.key, 1))
+
+
 def test_a_server_that_is_started_anew_gets_the_weights_again() -> None:
     """It comes back with those of its own, which are not the run's."""
     first = EngineServer(toy_model(), DRAWING)

@@ -125,6 +125,24 @@ def test_the_sets_of_top_k_are_known(server: LaunchedVllm) -> None:
     sampler.close()
 
 
+def test_texts_end_answers(server: LaunchedVllm) -> None:
+    """At the token that completes one, which stays; it is told of them, and they are looked for here too."""
+    tokenizer, stops = small_model().tokenizer, ("e", "a", "th")
+    sampler = sampler_of(server, Drawing(max_tokens=40, stop=stops))
+    sampler.load(0, small_model())
+    sampler.submit([Request(key, PROMPT, tuple(range(8))) for key in range(4)])
+    found = finished(sampler)
+    sampler.close()
+    assert len(found) == 32
+    for one in found:
+        text, before = (tokenizer.decode(part.tolist()) for part in (one.token, one.token[:-1]))
+        assert not any(stop in before for stop in stops)
+        ended = any(stop in text for stop in stops)
+        assert one.truncated == (not ended and one.token[-1] not in tokenizer.end)
+        check_logprobs(one, small_model())
+    assert sum(not one.truncated for one in found) > 8
+
+
 def test_one_that_is_killed_is_started_again(server: LaunchedVllm) -> None:
     """With the weights of the run, and the tokens that it had drawn."""
     sampler = sampler_of(server, Drawing(max_tokens=60))

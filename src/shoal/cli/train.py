@@ -105,6 +105,7 @@ def experiment_of(
     if source.trust or source.algo not in (None, *summaries()):
         add_here()
     base = starting_point(source, schedules, named=[*functions])
+    about += of_tasks(base)
     options, session, config = parse_over(
         base, arguments, kind, command=command, about=about
     )
@@ -121,6 +122,22 @@ def experiment_of(
     )
     given = base.given | changed_between(base, experiment)
     return replace(experiment, given=given), session
+
+
+def of_tasks(base: Experiment) -> str:
+    """What the help of a task says beside: which options are not for language models."""
+    from shoal.experiment.language import idle_names, on_tasks
+    from shoal.llm.tasks.registry import is_task_name
+
+    if on_tasks(base.algorithm):
+        refused = ", ".join(f"--{name.replace('_', '-')}" for name in idle_names())
+        return f"\n\nA language model answers a task, and refuses what is for environments: {refused}."
+    if isinstance(base.source, str) and is_task_name(base.source):
+        return (
+            f"\n\n{base.source} is a task for language models: the options below are of {base.options.algo}, for "
+            "environments; add --algo with one that trains language models (`shoal algos`) for those that apply."
+        )
+    return ""
 
 
 def panel_name(*, json: bool, plain: bool) -> str:

@@ -17,6 +17,7 @@ from shoal.deploy.stages.weights import read_deployed
 from shoal.envs.action_guard.acting import GuardActing
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
+from shoal.experiment.answering import Answers
 from shoal.experiment.applies import check_applies
 from shoal.experiment.controls import check_controls
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
@@ -140,7 +141,7 @@ def _provenance(
     )
 
 
-class Agent(Predicts, Staged):
+class Agent(Predicts, Staged, Answers):
     """A trained policy, ready to act; `experiment` has the source, settings and objects of its run."""
 
     def __init__(

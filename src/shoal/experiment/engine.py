@@ -28,4 +28,5 @@ def engine_of(experiment: Experiment, rows: VecEnv) -> Engine:
         cores=cores(),
         replay=hasattr(experiment.config, "replay"),
         task=on_tasks(experiment.algorithm),
+        passes=getattr(experiment.config, "num_iterations", 1),
     )

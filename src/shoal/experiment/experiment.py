@@ -170,13 +170,14 @@ class Experiment:
             raise ConfigError("the configuration names no env")
         objects = {"env": source, "policy": policy}
         mine = [name for name, made in objects.items() if made is not None]
-        origin = origin or Origin.of_file(saved, Path("config.toml"))
+        known = origin or Origin.of_file(saved, Path("config.toml"))
         settings = {**own, "algorithm": table}
         check(
             settings,
-            origin,
+            known,
             trust=trust,
             given=(*mine, *given, *names_in(given), *named),
+            opened=origin is not None,
         )
         algorithm = algos.load(own.get("algo", algos.DEFAULT))
         name = own.get("preset")

@@ -31,8 +31,8 @@ FOREIGN = {
 """Settings of Stable-Baselines3."""
 _SAMPLING = "sampling={{'{}': ...}}"
 FOREIGN_LLM = {
-    "reward_funcs": "language={'scorers': ['my_module:function', ...]}",
-    "reward_weights": "language={'scorers': ['my_module:function=0.5', ...]}",
+    "reward_funcs": "language={'scorers': [my_module.function, ...]}",
+    "reward_weights": "language={'scorers': [(my_module.function, 0.5), ...]}",
     "train_dataset": "the first argument, a task: shoal.train('jsonl:prompts.jsonl', ...)",
     "eval_dataset": "env_kwargs={'eval_file': 'others.jsonl'}",
     "tools": "a task of your own with reply(prompt, turns)",
@@ -50,7 +50,7 @@ FOREIGN_LLM = {
     "lr_scheduler_type": "learning_rate_schedule",
     "warmup_steps": "learning_rate_schedule, a function of the share that is done",
     "warmup_ratio": "learning_rate_schedule, a function of the share that is done",
-    "generation_kwargs": "sampling={'temperature': ..., 'top_p': ...}",
+    "generation_kwargs": "sampling={'temperature': ..., 'top_p': ..., 'stop': ['</answer>']}",
     "temperature": _SAMPLING.format("temperature"),
     "top_p": _SAMPLING.format("top_p"),
     "top_k": _SAMPLING.format("top_k"),

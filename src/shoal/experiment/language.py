@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -90,6 +91,7 @@ def source_of(experiment: Experiment, *, held_out: bool) -> TaskSource:
         task,
         max_tokens=experiment.config.max_completion_length,
         language=language,
+        stop=experiment.config.sampling.stop,
     )
 
 
@@ -203,6 +205,13 @@ def check_kind(experiment: Experiment) -> None:
         raise ConfigError(
             f"policy={experiment.options.policy!r}: {algo} trains a language model; name it by model=..."
         )
+
+
+def idle_names() -> list[str]:
+    """The settings of a run that change nothing on a task, and are refused there."""
+    from shoal.experiment.options import Options
+
+    return [one.name for one in fields(Options) if one.name not in USED]
 
 
 def idle_with_tasks(experiment: Experiment, spec: Any) -> Iterator[tuple[str, str]]:

@@ -151,6 +151,8 @@ def build(
         ConfigError: an unknown name (with the nearest ones), or a value of another type.
     """
     names, hints = names_of(kind), get_type_hints(kind)
+    named = getattr(kind, "with_names", None)  # of what is known by a name alone
+    values = values if named is None else named(values)
     converted = {} if base is None else shallow(base)
     for name, value in values.items():
         if name not in names:

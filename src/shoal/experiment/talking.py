@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from shoal.experiment.first_weights import read_policy
 from shoal.experiment.language import ask_in_chat
+from shoal.experiment.settings import build
 from shoal.llm.loading import load_adapted
 from shoal.llm.lora import FOLDER as ADAPTER
 from shoal.llm.model_folder import CONFIG, load_unweighted
 from shoal.llm.sampler.local import LocalSampler
-from shoal.llm.sampler.protocol import Request
+from shoal.llm.sampler.protocol import Request, Sampling
 from shoal.llm.tasks.task import Message, Prompt
 from shoal.run import directory as directories
 from shoal.run.origin import Identity
 from shoal.types import ConfigError, check_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from shoal.llm.model import LanguageModel
     from shoal.llm.sampler.protocol import Drawing
@@ -45,6 +47,20 @@ def model_of(run: str, run_dir: str) -> LanguageModel:
     ask_in_chat(made.tokenizer, said.get("chat", "auto"), said.get("system", ""))
     read_policy(where, identity=Identity(where.read_origin().run)).load_into(made)
     return made
+
+
+def sampling_of(run: str, run_dir: str) -> Sampling:
+    """How a run draws in training, as its configuration says it.
+
+    Raises:
+        ConfigError: no such run, or no sampling that could be.
+    """
+    saved = directories.find(run, Path(run_dir)).read_config()
+    algorithm = saved.get("algorithm", {})
+    given = algorithm.get("sampling", {}) if isinstance(algorithm, Mapping) else None
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{run}: config.toml has no table algorithm.sampling")
+    return build(Sampling, cast("Mapping[str, object]", given))
 
 
 class Talk:

@@ -59,6 +59,8 @@ KINDS: dict[str, tuple[type[object], ...]] = {
     "policy": (nn.Module,),
 }
 """The classes that a name of a file may be of, where it is no function."""
+OF_TRAIN = ("algo", SCORERS, SCORER)
+"""Those that only `shoal train` lets a user name: a run that is opened has its own."""
 GIVE = {
     "env": "ENV of shoal train, --env of resume, eval and export, or factory=...",
     "policy": "--policy of shoal train, resume, eval and export, or policy=...",
@@ -162,6 +164,7 @@ def check(
     trust: bool,
     given: Collection[str] = (),
     nameable: bool = True,
+    opened: bool = False,
 ) -> None:
     """Lets the names of a configuration be imported, or refuses; a sealed run's folders go on the path.
 
@@ -171,6 +174,7 @@ def check(
         trust: whether the user trusts the file.
         given: settings that the user has named, so that the file does not.
         nameable: whether whoever calls this lets the user name them, as a sweep does not.
+        opened: whether it is of a run that is there, some of whose names nobody can give again.
 
     Raises:
         ConfigError: the file names what would be imported, and nothing shows that this user wrote it; or, where it
@@ -180,6 +184,8 @@ def check(
     names = {part: name for part, name in named.items() if _setting(part) not in given}
     if not names:
         return
+    fixed = opened and any(_setting(part) in OF_TRAIN for part in names)
+    nameable = nameable and not fixed
     if _is_sealed(origin, named):
         sys.path += [path for path in origin.folders if path not in sys.path]
     elif trust:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from shoal.llm.scorers.named import scorer_name, scorer_names
 from shoal.types import ConfigError, check_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,8 @@ class Language:
     """Prompts that they make ahead of the one that was asked last."""
     scorers: tuple[str, ...] = ()
     """Who judges answers in the task's place: `package.module:function` of a prompt and an answer, or `task`. Of
-    several the sum is learned from, each times its weight, as in `my_scorers:short=0.5`."""
+    several the sum is learned from, each times its weight, as in `my_scorers:short=0.5`. Python takes the functions
+    themselves, and pairs with weights."""
     scorer_workers: int = 0
     """Processes that judge answers; 0: the training process does."""
     scorer_timeout_s: float = 30.0
@@ -43,6 +48,8 @@ class Language:
     where it falls while rewards rise, and the best state is the best by it."""
     held_out_answers: int = 0
     """Answers of each group that it judges, the first ones; 0: all. More are surer and take its time."""
+    log_answers: bool = True
+    """Whether the run directory keeps some of the newest answers (`shoal answers RUN`), at every line of metrics."""
     lora_rank: int = 0
     """Rank of the small matrices that are trained beside the model's own, which stay (LoRA); 0: all weights are
     trained."""
@@ -97,8 +104,20 @@ class Language:
     engine_tolerance: float = 0.1
     """Nats by which the server's log-probabilities may be off on average after it took weights; then the run ends."""
 
+    @classmethod
+    def with_names(cls, given: Mapping[str, object]) -> Mapping[str, object]:
+        """Settings with the names of scorers that are given as functions; ConfigError for one without a name."""
+        found = dict(given)
+        if "scorers" in found:
+            found["scorers"] = scorer_names("language.scorers", found["scorers"])
+        if "held_out_scorer" in found:
+            held_out = found["held_out_scorer"]
+            found["held_out_scorer"] = scorer_name("language.held_out_scorer", held_out)
+        return found
+
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
+        _name_functions(self)
         check_ranges(self, slots=(1, 65_536), micro_tokens=(1, inf))
         check_ranges(self, scorer_workers=(0, 1024), scorer_retries=(0, 100))
         check_ranges(self, lora_rank=(0, 4096), held_out_answers=(0, 2**15))
@@ -192,3 +211,10 @@ class Language:
                 raise ConfigError(
                     f"{name} is for a server, and with engine_in_process=true there is none; leave one of them out"
                 )
+
+
+def _name_functions(given: Language) -> None:
+    """Puts names in the place of functions, in settings that were made as an object."""
+    own = {"scorers": given.scorers, "held_out_scorer": given.held_out_scorer}
+    for name, value in given.with_names(own).items():
+        object.__setattr__(given, name, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from shoal.report.curves import png
 from shoal.report.timeline import busy_lines, draw_timeline, trace_bytes
@@ -61,6 +61,10 @@ def engine_of(config: Mapping[str, Any]) -> Engine:
         if isinstance(value, kind) and not isinstance(value, bool):
             found[name] = value
     table: object = config.get("algorithm")
-    found["replay"] = isinstance(table, Mapping) and "replay" in table
+    own = cast("Mapping[str, Any]", table) if isinstance(table, Mapping) else {}
+    found["replay"] = "replay" in own
+    found["task"] = "num_generations" in own
+    if isinstance(passes := own.get("num_iterations"), int):
+        found["passes"] = passes
     found["num_threads"] = found.get("num_threads") or min(4, cores())
     return Engine(**found)

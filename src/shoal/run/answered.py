@@ -51,7 +51,7 @@ def answered(
         ScorerError: an answer could not be judged, where the run's settings have that as an error; or none could.
     """
     task = source.task
-    drawing = Drawing(max_tokens=source.max_tokens, temperature=temperature)
+    drawing = Drawing(source.max_tokens, temperature, stop=source.stop)
     slots = min(source.language.slots, episodes)
     sampler = LocalSampler(model, drawing, slots=slots, seed=seed)
     if source.spec.num_players > 1:

@@ -38,6 +38,8 @@ class Engine:
     """Whether it learned from a replay memory."""
     task: bool = False
     """Whether a language model answered a task."""
+    passes: int = 1
+    """Over each batch of its answers."""
 
     @property
     def fewer(self) -> str:
@@ -149,8 +151,12 @@ def _of_task(spent: Spent, engine: Engine) -> str:
         "acting": 'drawing answers: schedule="async" draws them while the model learns, more language.slots draw more '
         "at a time",
         "waiting": "waiting for the sampler: raise max_staleness or language.slots",
-        "learning": "learning: fewer num_iterations, shorter answers, a LoRA or a GPU shorten it",
+        "learning": "learning: shorter answers, a LoRA or a GPU shorten it",
     }
+    if engine.passes > 1:
+        advice["learning"] = (
+            "learning: fewer num_iterations, shorter answers, a LoRA or a GPU shorten it"
+        )
     if engine.schedule != "async":
         del advice["waiting"]
     most = max(advice, key=spent.share)

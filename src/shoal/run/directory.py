@@ -53,6 +53,11 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def answers(self) -> Path:
+        """`answers.jsonl`: what a language model said in training."""
+        return self.path / "answers.jsonl"
+
+    @property
     def status(self) -> Path:
         """`run.json`: where the run stands."""
         return self.path / "run.json"

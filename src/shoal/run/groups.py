@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 from shoal.learn.older import beside
 from shoal.llm.loading import load_teacher
 from shoal.llm.model import LanguageModel
+from shoal.llm.sampler.ends import check_stop
 from shoal.llm.sampler.local import LocalSampler
 from shoal.llm.scorers.functions import named_scorer
 from shoal.llm.scorers.pool import ScorerPool
 from shoal.llm.tasks.names import EXAMPLE
 from shoal.llm.tasks.opponents import is_scripted
 from shoal.llm.tasks.source import TaskSource
+from shoal.run.said import AnswersFile
 from shoal.stream.groups.groups import Groups
 from shoal.stream.groups.held_out import HeldOut
 from shoal.stream.groups.process import ProcessSampler
@@ -100,6 +102,8 @@ def _drawn(
         )
         started.pop_all()
     run.held.callback(made.close)
+    if run.directory is not None and run.settings.language.log_answers:
+        run.callbacks.append(AnswersFile(run.directory, made))
     return made
 
 
@@ -173,6 +177,7 @@ def sampler_of(run: Run, policy: LanguageModel, cfg: DrawsGroups) -> Sampler:
     """In this process, with schedule="async" in one of its own, or on a server."""
     s = run.settings
     drawing = cfg.sampling.drawing(cfg.max_completion_length)
+    check_stop(policy.tokenizer, drawing.stop)
     if s.language.engine != "local":
         from shoal.run.engines import engine_sampler
 

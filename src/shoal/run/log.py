@@ -48,7 +48,7 @@ class Log:
             ConfigError: another process writes to it, or it is no file, or a link.
         """
         self.path, self.sinks = path, sinks
-        self._file = _open_to_append(path)
+        self._file = open_to_append(path)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -94,7 +94,7 @@ class Log:
                 f"{self.path} has {self._end} bytes, fewer than {position}"
             )
         if position < self._end:
-            old = _open_to_append(self.path.with_name("metrics.old.jsonl"))
+            old = open_to_append(self.path.with_name("metrics.old.jsonl"))
             try:
                 for part in _parts(self._file, position, self._end):
                     os.write(old, part)
@@ -196,7 +196,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return read_metrics(path).lines
 
 
-def _open_to_append(path: Path) -> int:
+def open_to_append(path: Path) -> int:
     """The file, made where it is not there; ConfigError for a link, or for what is no file."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
     try:

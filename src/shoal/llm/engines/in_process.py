@@ -14,6 +14,7 @@ from shoal.llm.engines.weights_folder import WeightsFolder
 from shoal.llm.sampler.book import Book, bits_of_sets
 from shoal.llm.sampler.progress import Progress, packed_answers, unpacked_answers
 from shoal.llm.sampler.requests import answers_of
+from shoal.llm.sampler.stopping import ended_by_texts, ends_of
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class VllmSampler:
         self._ahead: list[Progress] = []
         """What was drawn while weights were compared."""
         self._keys: dict[str, tuple[int, int]] = {}
+        self._ends = ends_of(model, drawing)
         self._names = count()
         self._probe = probe_tokens(model)
         try:
@@ -112,8 +114,7 @@ class VllmSampler:
         while self.pending and not self._book.finished and steps != max_steps:
             said = self._ahead.pop(0) if self._ahead else self._step()
             if said is not None:
-                self.progress = said
-                self._book.take(said)
+                self.progress = self._take(said)
                 steps += 1
         return self._book.hand_over()
 
@@ -139,10 +140,11 @@ class VllmSampler:
         )
 
     def state(self) -> dict[str, Any]:
-        """Every answer under way, to the token."""
-        for said in self._ahead:
-            self._book.take(said)
-        self._ahead.clear()
+        """Every answer under way, to the last token that `poll` has seen.
+
+        What was drawn while weights were compared is seen by the next `poll`, and may end answers: whoever goes on from
+        this state draws it again.
+        """
         return packed_answers(self._book.answers())
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -187,6 +189,19 @@ class VllmSampler:
     def _add(self, name: str, token: Sequence[int], **sampling: Any) -> None:
         prompt = {"prompt_token_ids": list(token), "cache_salt": self._salt}
         self._engine.add_request(name, prompt, self._params(**sampling))
+
+    def _take(self, said: Progress) -> Progress:
+        """Enters a step in the book, with the answers that a text ends; vLLM has no text here, and is told so."""
+        if self._ends is not None:
+            said = ended_by_texts(self._ends, self._book, said)
+            rows = zip(said.key.tolist(), said.number.tolist(), strict=True)
+            over = {key for key, end in zip(rows, said.end, strict=True) if end}
+            names = [name for name, key in self._keys.items() if key in over]
+            self._engine.abort_request(names)
+            for name in names:
+                del self._keys[name]
+        self._book.take(said)
+        return said
 
     def _prefill(self) -> list[float]:
         """What it says of the probe; what it draws meanwhile is kept."""

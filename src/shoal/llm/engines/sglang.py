@@ -8,7 +8,6 @@ from shoal.llm.engines.connection import EngineError, LostEngineError
 from shoal.llm.engines.protocol import BROKEN, Piece, Served
 from shoal.llm.engines.reading import logprobs_of, spans_of, tokens_of
 from shoal.llm.sampler.progress import Progress
-from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,11 +42,7 @@ class Sglang:
         return Served(str(model), length if isinstance(length, int) else None)
 
     def check(self, drawing: Drawing) -> None:
-        """ConfigError where answers could not be ended as asked."""
-        if drawing.stop:
-            raise ConfigError(
-                "texts that end an answer are not supported with SGLang; end answers by a token"
-            )
+        """It gives all that is asked."""
 
     def draw(self, wanted: Wanted, call: Call) -> Iterator[Piece]:
         """Asks for answers, which begin alike; their tokens as they are drawn."""
@@ -63,6 +58,8 @@ class Sglang:
             "stop_token_ids": list(wanted.end),
             "no_stop_trim": True,
         }
+        if drawing.stop:
+            sampling["stop"] = list(drawing.stop)
         body = {
             "input_ids": list(wanted.token),
             "sampling_params": sampling,

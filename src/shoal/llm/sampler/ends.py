@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shoal.types import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,12 +25,14 @@ class Ends:
     def __init__(
         self, tokenizer: Tokenizer, vocab_size: int, stop: Sequence[str]
     ) -> None:
-        """Of a model's tokenizer; `stop` are the texts."""
+        """Of a model's tokenizer; `stop` are the texts, which `check_stop` has let through."""
         self.tokenizer, self.stop = tokenizer, tuple(stop)
         self.ends = np.zeros(vocab_size, np.bool_)
         self.ends[[token for token in tokenizer.end if token < vocab_size]] = True
         self.completes = np.zeros(vocab_size, np.bool_)
-        self._width = BEFORE + max(map(len, self.stop), default=0)
+        # A letter may be as many tokens as it has bytes.
+        longest = max((len(text.encode()) for text in self.stop), default=0)
+        self._width = BEFORE + longest
         if not self.stop:
             return
         last = {text[-1] for text in self.stop}
@@ -63,8 +67,31 @@ class Ends:
                 ended[slot] = self._completed(tail.tolist())
         return ended
 
+    def first(self, token: Sequence[int], since: int) -> int | None:
+        """How many of these tokens there are up to the first stop text that one from `since` on completes.
+
+        None where none does. `token` is all that was drawn of an answer.
+        """
+        for end in range(since + 1, len(token) + 1):
+            if self.completes[token[end - 1]]:
+                tail = list(token[max(0, end - self._width) : end])
+                if self._completed(tail):
+                    return end
+        return None
+
     def _completed(self, tail: list[int]) -> bool:
         """Whether the last of these tokens completes a stop text."""
         text = self.tokenizer.decode(tail)
         before = self.tokenizer.decode(tail[:-1])
         return any(text.count(one) > before.count(one) for one in self.stop)
+
+
+def check_stop(tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+    """ConfigError for a stop text that no answer of this model could ever hold: its tokens are not that text."""
+    for text in stop:
+        if text.strip() not in tokenizer.decode(tokenizer.encode(text)):
+            raise ConfigError(
+                f"sampling.stop has {text!r}, which this model's tokens do not write: it is a special token, or has "
+                "letters that the tokenizer lacks; name text that an answer may hold (answers end at the model's own "
+                "end tokens anyway)"
+            )

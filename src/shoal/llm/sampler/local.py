@@ -248,7 +248,7 @@ def ended(ends: Ends, slots: Slots, token: NDArray[np.int64]) -> NDArray[np.uint
     """Which active answers end with this token, and how."""
     active = slots.active
     length = slots.length[:active]
-    start = slots.prompt[:active]
+    start = slots.given[:active]  # what an answer begins with ends nothing
     stopped = ends.stopped(token, slots.token[:active], start, length)
     cut = ~stopped & (length >= slots.end[:active])
     return np.where(cut, Progress.CUT, stopped * Progress.ENDED).astype(np.uint8)

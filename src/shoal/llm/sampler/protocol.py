@@ -29,6 +29,8 @@ class Sampling:
     """Draw among the most probable tokens that together have this probability."""
     min_p: float = 0.0
     """Draw among tokens that are at least so probable, as a share of the most probable one."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer, or a turn of a conversation, beside the model's own end; they stay part of it."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
@@ -44,7 +46,14 @@ class Sampling:
 
     def drawing(self, max_tokens: int) -> Drawing:
         """The same for answers of at most so many tokens."""
-        return Drawing(max_tokens, self.temperature, self.top_k, self.top_p, self.min_p)
+        return Drawing(
+            max_tokens,
+            self.temperature,
+            self.top_k,
+            self.top_p,
+            self.min_p,
+            self.stop,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,10 @@ class Drawing:
             raise ConfigError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if not 0 <= self.min_p < 1:
             raise ConfigError(f"min_p must be at least 0 and below 1, got {self.min_p}")
+        if "" in self.stop:
+            raise ConfigError(
+                "stop has an empty text, which would end every answer before it begins; leave it out"
+            )
 
     @property
     def cuts(self) -> bool:

@@ -48,7 +48,12 @@ class TaskSource:
     """No rows are stepped in native code."""
 
     def __init__(
-        self, task: Task, *, max_tokens: int, language: Language | None = None
+        self,
+        task: Task,
+        *,
+        max_tokens: int,
+        language: Language | None = None,
+        stop: tuple[str, ...] = (),
     ) -> None:
         """Made by an experiment.
 
@@ -56,11 +61,12 @@ class TaskSource:
             task: gives prompts, judges answers, and replies where it has several turns.
             max_tokens: of an answer.
             language: how many are drawn at a time, and how replies come to be.
+            stop: texts that end one.
 
         Raises:
             ConfigError: it has half of what a task of several turns has.
         """
-        self.task, self.max_tokens = task, max_tokens
+        self.task, self.max_tokens, self.stop = task, max_tokens, stop
         self.language = language or Language()
         self._judges: ScorerPool | None = None
         game = is_game(task)

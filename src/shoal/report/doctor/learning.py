@@ -29,8 +29,8 @@ def no_learning(run: Evidence) -> Finding | None:
     advice = "a preset of a similar environment, another learning_rate, network.normalize_obs, more steps"
     if run.groups:
         advice = (
-            "easier prompts, or a score with steps between nothing and all; read what it answers with `shoal chat "
-            "RUN`; a larger learning_rate; more num_prompts or num_generations; more total_timesteps"
+            "easier prompts, or a score with steps between nothing and all; read what it answers with `shoal "
+            "answers RUN`; a larger learning_rate; more num_prompts or num_generations; more total_timesteps"
         )
     elif run.config.get(
         "policy"

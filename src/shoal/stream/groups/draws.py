@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shoal.llm.engines.calls import Call
 from shoal.llm.engines.connection import EngineError
+from shoal.types import EnvError
 
 if TYPE_CHECKING:
     from shoal.llm.engines.protocol import Engine, Piece, Wanted
@@ -28,7 +29,34 @@ class Draw:
     """How many tokens of each were drawn before, by another request."""
     open: set[int] = field(default_factory=set)
     """Those that have not ended, by their place in `keys`."""
+    cut: set[int] = field(default_factory=set)
+    """Those that were ended here, by a text; what the server says of them later is not heard."""
     call: Call = field(default_factory=Call)
+
+    def key_of(self, piece: Piece, vocab_size: int, engine: str) -> tuple[int, int]:
+        """Whose a piece is.
+
+        Raises:
+            EnvError: nobody's, or with a token that the model does not have.
+        """
+        if piece.index not in self.open:
+            raise EnvError(
+                f"{engine} speaks of an answer that has ended, or was not asked for"
+            )
+        if piece.token and max(piece.token) >= vocab_size:
+            raise EnvError(
+                f"{engine} drew token {max(piece.token)}, and the model has {vocab_size}: it serves another model"
+            )
+        return self.keys[piece.index]
+
+    def end(self, index: int, *, told: bool) -> None:
+        """An answer has ended; not `told`: here, in the middle of what the server says of it."""
+        self.open.discard(index)
+        if told:
+            return
+        self.cut.add(index)
+        if not self.open:
+            self.call.stop()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from shoal.llm.engines.protocol import BROKEN
 from shoal.llm.sampler.book import Book
 from shoal.llm.sampler.progress import Progress, packed_answers, unpacked_answers
 from shoal.llm.sampler.requests import answers_of
+from shoal.llm.sampler.stopping import ended_by_text, ends_of
 from shoal.stream.ending import Ending
 from shoal.stream.groups.asking import Asking
 from shoal.stream.groups.draws import Draws
@@ -77,6 +78,7 @@ class EngineSampler:
             engine, model, self._terms, hear=self._hear_all, revive=revive
         )
         self._ending = Ending()
+        self._ends = ends_of(model, drawing)
         self._failures = Failures(self.check.engine, self._terms.max_failures, tell)
 
     @property
@@ -197,21 +199,16 @@ class EngineSampler:
 
     def _take(self, draw: Draw, piece: Piece) -> None:
         """Enters tokens in the book."""
-        if piece.index not in draw.open:
-            raise EnvError(
-                f"{self.check.engine} speaks of an answer that has ended, or was not asked for"
-            )
-        key, size = draw.keys[piece.index], self.architecture.vocab_size
-        if piece.token and max(piece.token) >= size:
-            raise EnvError(
-                f"{self.check.engine} drew token {max(piece.token)}, and the model has {size}: it serves another model"
-            )
-        self._book.extend(key, piece, self.version)
-        self._failures.heard()
-        if not piece.end:
+        if piece.index in draw.cut:
             return
-        draw.open.discard(piece.index)
-        if piece.end == BROKEN:
+        key = draw.key_of(piece, self.architecture.vocab_size, self.check.engine)
+        said = ended_by_text(self._ends, self._book.running[key].token, piece)
+        self._book.extend(key, said, self.version)
+        self._failures.heard()
+        if not said.end:
+            return
+        draw.end(piece.index, told=bool(piece.end))
+        if said.end == BROKEN:
             self._failures.add([key], "it ended an answer on its own")
             return
         spans = [
@@ -219,11 +216,13 @@ class EngineSampler:
             for label, start, end in piece.versions or ()
         ]
         self._book.set_versions(key, draw.begun[piece.index], spans)
-        self._book.finish(key, truncated=piece.end == Progress.CUT)
+        self._book.finish(key, truncated=said.end == Progress.CUT)
 
     def _end_of(self, said: Said) -> None:
         """A request has ended, with its answers or without them."""
         draw, error = said.draw, said.error
+        if draw.call.stopped.is_set():
+            return
         if error is not None and not isinstance(error, LostEngineError):
             raise EnvError(str(error)) from error
         if draw.open:

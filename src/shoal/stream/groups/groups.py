@@ -84,6 +84,8 @@ class Groups:
             meter=self._meter,
         )
         self._batches, self._published = 0, True
+        self.newest: Group | None = None
+        """The first group of the last batch."""
         self._since, self._drawn = self._meter.clock(), 0
         """When the batch before was handed over, and the tokens drawn until then."""
 
@@ -153,7 +155,7 @@ class Groups:
             gathering.advance()
             gathering.admit(self._batches)
         self._batches += 1
-        self._published = False
+        self._published, self.newest = False, batch[0]
         self.episodes = replace(episodes_of(batch), info=self._judged(batch))
         gathering.scored += len(self.episodes.returns)
         with self._meter.measure("transfer"):
