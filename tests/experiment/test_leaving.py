@@ -168,6 +168,9 @@ class Broken:
 
     sound = True
 
+    def take(self, _: Any) -> None:
+        return
+
     def collect(self, *_: Any) -> None:
         self.sound = False
         stops()

@@ -47,7 +47,7 @@ class Sglang:
     def draw(self, wanted: Wanted, call: Call) -> Iterator[Piece]:
         """Asks for answers, which begin alike; their tokens as they are drawn."""
         drawing = wanted.drawing
-        sampling = {
+        sampling: dict[str, Any] = {
             "n": wanted.count,
             "max_new_tokens": wanted.max_tokens,
             "temperature": drawing.temperature,
