@@ -274,8 +274,9 @@ def model_is_there(run: Any, record: Any) -> None:
 def test_a_run_begins_with_the_lora_of_another(run: Result, folder: Path, tmp_path: Path) -> None:
     """As it was, and its model is found while it is under way; all weights are not taken for a LoRA."""
     own: Any = run.policy
-    again = trained(folder, tmp_path, 1, init_from=str(run.path), learning_rate=1e-30, callbacks=[model_is_there])
-    assert sha256(again.policy) == sha256(own)
+    again = trained(folder, tmp_path, 1, init_from=str(run.path), learning_rate=1e-12, callbacks=[model_is_there])
+    for value, before in zip(again.policy.state_dict().values(), own.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, before, rtol=0, atol=1e-9)  # one step, at the least rate there is
     whole = trained(folder, tmp_path, 1, language={"slots": 32})
     with pytest.raises(ConfigError, match="holds all weights, and here a LoRA is trained"):
         trained(folder, tmp_path, 1, init_from=str(whole.path))
