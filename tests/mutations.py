@@ -441,12 +441,5 @@ NATIVE = [
         "discount[i] = (step.flags & RecordFlags::ended) != 0 ? 0.0F : gamma;",
         "tests/memory/test_replay.py::test_one_step_transitions_over_each_kind_of_end",
     ),
-    Mutation(
-        "many transitions of one step are not checked again after their words were read",
-        "memory/pairs.hpp",
-        "if (!block.found[i] || !are_whole(block, i, rest[i].place.index)) left.push_back(b + i);",
-        "if (!block.found[i]) left.push_back(b + i);",
-        "tests/memory/test_replay_races.py::test_a_sample_that_lasts_longer_than_what_it_draws_from",
-    ),
 ]
 """In headers that `SOURCES` of tests/native_mutants.py include."""

@@ -57,8 +57,8 @@ SAMPLER = [
     Mutation(
         "what an answer begins with ends it",
         "llm/sampler/ends.py",
-        "return any(text.count(one) > before.count(one) for one in self.stop)",
-        "return any(one in text and before is not None for one in self.stop)",
+        "slot, max(start[slot], length[slot] - self._width) : length[slot]",
+        "slot, max(0, length[slot] - self._width) : length[slot]",
         f"{HERE}test_what_a_stop_text_is_completed_by",
     ),
     Mutation(

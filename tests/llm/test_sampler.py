@@ -269,12 +269,13 @@ def test_what_a_stop_text_is_completed_by() -> None:
     text = model.tokenizer.decode(token)
     assert text[1:3] not in text[:2]
     sampler = LocalSampler(model, Drawing(max_tokens=6, temperature=0.0, stop=(text[1:3],)), slots=1, seed=1)
-    sampler.submit([Request(0, PROMPTS[1], (0, 1), ((), tuple(token[:3])))])
+    sampler.submit([Request(0, PROMPTS[1], (0, 1, 2), ((), tuple(token[:3]), tuple(token[:2])))])
     found = run(sampler)
     assert found[0, 0].token.tolist() == token[:3]
     assert not found[0, 0].truncated
-    # What an answer begins with does not end it.
+    # What an answer begins with does not end it, nor do its last letters with the first ones that are drawn.
     assert found[0, 1].token.tolist() == token[3:]
+    assert found[0, 2].token.tolist() == token[2:]
 
 
 def test_the_context_cuts_answers() -> None:
