@@ -65,7 +65,8 @@ def test_row(cells: list[str], folder: Path, tmp_path: Path, monkeypatch: pytest
         elif "eval_file" in code or code == "model=FOLDER":
             continue  # of files, in tests of tasks and of models
         elif re.match(r"\w+=", code):
-            given: dict[str, Any] = {"run_dir": tmp_path / "own", **eval(f"dict({code})")}
+            ours = code.replace("my_rewards", __name__)
+            given: dict[str, Any] = {"run_dir": tmp_path / "own", **eval(f"dict({ours})")}
             train(folder, **given)
         elif re.fullmatch(r"language\.\w+", code):
             assert code in OF_LANGUAGE
