@@ -87,8 +87,8 @@ test-all: ready ## the slow tests too, and those that need a GPU if there is one
 mutations: ready ## put defects in, one at a time: a test must fail on each
 	@$(BIN)/python -m pytest -q -m mutation -n logical --maxprocesses 2 --dist loadgroup tests/test_mutations.py $(ARGS)
 
-sanitize: ready ## the native tests and a fuzz of every binding under the sanitizers (slow); CALLS=100000
-	@$(BIN)/python scripts/sanitize.py $(if $(CALLS),--calls $(CALLS))
+sanitize: ready ## native tests and a fuzz of every binding under sanitizers (slow); ARGS=--short: a minute
+	@$(BIN)/python scripts/sanitize.py $(ARGS)
 
 check: ready ## format, lint, types, import order, generated files
 	@failed=0; types=$$(mktemp); \

@@ -16,10 +16,12 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from queue import Empty
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,10 +34,14 @@ from shoal.memory.replay_steps import StepArrays
 from shoal.types import Spec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.queues import Queue
     from multiprocessing.synchronize import Event
 
     from numpy.typing import NDArray
+
+    Stop = Event | threading.Event
+    Told = Queue["Counts"] | SimpleQueue["Counts"]
 
 RESULT = Path(__file__).parent / "results" / "stress_replay.jsonl"
 CAPACITY, NUMBERS, STEPS, BATCH, N_STEP, GAMMA = 1_024, 24, 20, 256, 3, 0.5
@@ -74,9 +80,8 @@ def observation_of(row: int, step: NDArray[np.int64]) -> NDArray[np.float64]:
     return base[..., None] * 64 + np.arange(NUMBERS)
 
 
-def write(fd: int, num_rows: int, row: int, stop: Event, counts: Queue[Counts]) -> None:
+def write(memory: ReplayMemory, row: int, stop: Stop, counts: Told) -> None:
     """Inserts steps of one row, as fast as it can."""
-    memory = ReplayMemory(spec(), num_rows, capacity=CAPACITY, fd=fd)
     step = 0
     while not stop.is_set():
         numbers = np.arange(step, step + STEPS).reshape(STEPS, 1)
@@ -99,9 +104,8 @@ def write(fd: int, num_rows: int, row: int, stop: Event, counts: Queue[Counts]) 
     counts.put(Counts("writer", step))
 
 
-def read(fd: int, num_rows: int, seed: int, stop: Event, counts: Queue[Counts], *, checked: bool) -> None:
+def read(memory: ReplayMemory, seed: int, stop: Stop, counts: Told, *, checked: bool) -> None:
     """Samples and checks transitions until it is stopped, or one is torn."""
-    memory = ReplayMemory(spec(), num_rows, capacity=CAPACITY, fd=fd)
     how = Prioritized() if seed % 2 else None
     kind = Reader if checked else UncheckedReader
     reader = kind(memory, batch_size=BATCH, n_step=N_STEP, gamma=GAMMA, seed=seed, prioritized=how)
@@ -146,16 +150,41 @@ def mistakes(batch: Any) -> list[str]:
     ]
 
 
+def take_role(fd: int, num_rows: int, role: Callable[..., None], *args: Any, **options: Any) -> None:
+    """What a process of its own does: it maps the memory and takes its role."""
+    role(ReplayMemory(spec(), num_rows, capacity=CAPACITY, fd=fd), *args, **options)
+
+
+def stress_threads(seconds: float, *, writers: int, readers: int, checked: bool) -> list[Counts]:
+    """The same with threads of this process on one memory, where a sanitizer can see both sides."""
+    memory = ReplayMemory(spec(), writers, capacity=CAPACITY)
+    stop, counts = threading.Event(), SimpleQueue[Counts]()
+    roles = [partial(write, memory, row, stop, counts) for row in range(writers)]
+    roles += [partial(read, memory, seed, stop, counts, checked=checked) for seed in range(readers)]
+    threads = [threading.Thread(target=role) for role in roles]
+    for thread in threads:
+        thread.start()
+    try:
+        found = [counts.get(timeout=seconds)]  # of a reader of a torn record
+    except Empty:
+        found = []
+    stop.set()
+    for thread in threads:
+        thread.join()
+    found += [counts.get_nowait() for _ in roles[len(found) :]]
+    assert memory.num_inserted == sum(each.count for each in found if each.role == "writer")
+    return found
+
+
 def stress(seconds: float, *, writers: int, readers: int, checked: bool) -> list[Counts]:
     """Runs all processes for so long, or until a record is torn; what each did."""
     context = multiprocessing.get_context("fork")
     fd = os.memfd_create("shoal-stress")
     memory = ReplayMemory(spec(), writers, capacity=CAPACITY, fd=fd)
     stop, counts = context.Event(), context.Queue()
-    processes = [context.Process(target=write, args=(fd, writers, row, stop, counts)) for row in range(writers)]
-    for seed in range(readers):
-        options = {"checked": checked}
-        processes.append(context.Process(target=read, args=(fd, writers, seed, stop, counts), kwargs=options))
+    roles = [partial(take_role, fd, writers, write, row, stop, counts) for row in range(writers)]
+    roles += [partial(take_role, fd, writers, read, seed, stop, counts, checked=checked) for seed in range(readers)]
+    processes = [context.Process(target=role) for role in roles]
     for process in processes:
         process.start()
     found: list[Counts] = []

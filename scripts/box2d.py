@@ -6,6 +6,7 @@ is not built in.
 
 import argparse
 import hashlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -21,11 +22,15 @@ REQUIREMENT = f"box2d-py==2.3.8 --hash=sha256:{SHA256}"
 # Python's own -I: a build's isolated environment has no pip, the interpreter that it was made from has.
 PIP = ("-I", "-m", "pip", "--disable-pip-version-check", "-qq", "download", "--retries", "2", "--timeout", "30")
 SOURCE_ONLY = ("--no-deps", "--no-binary", ":all:", "--no-build-isolation")
-# The one change: where the joints are a lander's, native/box2d/settle.cpp does the velocity iterations, bit for bit.
+# The first change: where the joints are a lander's, native/box2d/settle.cpp does the velocity iterations, bit for bit.
 ISLAND = Path("Box2D/Dynamics/b2Island.cpp")
 LOOP = "for (int32 i = 0; i < step.velocityIterations; ++i)"
 SETTLED = "shoal::settle(m_joints, m_jointCount, contactSolver, solverData)"
 NOTE = "/* Altered by shoal: the marked line starts its loop after the iterations that settle() has done. */\n"
+# The second: what is counted for Box2D's statistics, which nobody reads, in numbers that all threads would write.
+COUNTED = {Path("Box2D/Collision/b2Distance.cpp"): 3, Path("Box2D/Collision/b2TimeOfImpact.cpp"): 7}
+COUNT = re.compile(r"^(\s*)((?:\+\+)?b2_(?:gjk|toi)\w+(?: \+?= .+)?;)$", re.MULTILINE)
+COUNT_NOTE = "/* Altered by shoal: the marked lines, which counted calls and iterations, do nothing. */\n"
 LACK = "LunarLander is not built in, Gymnasium's own runs instead; to try again: rm .venv/.box2d && make"
 
 
@@ -74,11 +79,22 @@ def alter(source: str) -> str:
     return NOTE + '#include "box2d/settle.hpp"\n' + source.replace(LOOP, line)
 
 
+def alter_counts(source: str, path: Path) -> str:
+    """A source that counts, with every count marked and left out."""
+    altered, count = COUNT.subn(r"\1/* altered by shoal: \2 */", source)
+    if count != COUNTED[path]:
+        raise ValueError(f"{path} has another form")
+    return COUNT_NOTE + altered
+
+
 def fetch(target: Path) -> str:
     """Fills `target`; returns what went wrong, or nothing. What an earlier run fetched stays where it fails."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             unpack(download(Path(folder)), target)
+            for path in COUNTED:
+                counting = (target / path).read_text(encoding="utf-8")
+                (target / path).write_text(alter_counts(counting, path), encoding="utf-8")
             (target / ISLAND).write_text(alter((target / ISLAND).read_text(encoding="utf-8")), encoding="utf-8")
         except (OSError, tarfile.TarError, ValueError) as error:
             return f"the source package of Box2D could not be had: {error}"

@@ -13,7 +13,7 @@ namespace shoal {
 /// All kernels that this machine can run, the fastest first.
 inline std::vector<const Kernels*> usable_kernels() {
   std::vector<const Kernels*> usable;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SHOAL_BASELINE)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
       __builtin_cpu_supports("avx512cd") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&

@@ -174,7 +174,10 @@ struct Kernels {
   double (*multiply_add_flops)(std::ptrdiff_t rounds) noexcept;
 };
 
-#if defined(__x86_64__)
+// A build has the first, or the others.
+namespace baseline {
+const Kernels& kernels() noexcept;
+}
 namespace x86_64_v2 {
 const Kernels& kernels() noexcept;
 }
@@ -184,10 +187,5 @@ const Kernels& kernels() noexcept;
 namespace x86_64_v4 {
 const Kernels& kernels() noexcept;
 }
-#else
-namespace baseline {
-const Kernels& kernels() noexcept;
-}
-#endif
 
 }  // namespace shoal

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from benchmarks.stress_replay import stress
+from benchmarks.stress_replay import stress, stress_threads
 from shoal.memory.reader import Prioritized, Reader
 from shoal.memory.replay import ReplayMemory
 from shoal.memory.replay_steps import StepArrays, WholeSteps
@@ -49,6 +49,14 @@ def test_a_sample_that_lasts_longer_than_what_it_draws_from(prioritized: Priorit
         done.set()
         writer.join()
     assert reader.overwritten > 100
+
+
+def test_threads_write_and_read() -> None:
+    """Both sides in one process, where `make sanitize` looks for races; without the sequence check records are torn."""
+    found = stress_threads(2.0, writers=2, readers=2, checked=True)
+    assert [each.first_torn for each in found if each.torn] == []
+    assert all(each.count for each in found)
+    assert any(each.torn for each in stress_threads(60.0, writers=2, readers=2, checked=False))
 
 
 @pytest.mark.slow
