@@ -105,7 +105,9 @@ def test_a_q_network_gives_the_values_of_torch() -> None:
     torch.testing.assert_close(plan.outputs(tensors).value, network(tensors, None, None).value)
 
 
-@pytest.mark.parametrize(("algo", "recurrent"), [("ppo", "none"), ("ppo", "gru"), ("a2c", "lstm"), ("dqn", "none")])
+@pytest.mark.parametrize(
+    ("algo", "recurrent"), [("ppo", "none"), ("ppo", "gru"), ("a2c", "lstm"), ("impala", "none"), ("dqn", "none")]
+)
 def test_learning_is_that_of_torch(run_dir: Path, algo: str, recurrent: Any) -> None:
     """Two updates of the same rollouts: weights and statistics agree within rounding."""
     settings: dict[str, Any] = {"num_envs": 4, "num_steps": 8, "total_timesteps": 64}
