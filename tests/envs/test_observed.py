@@ -240,10 +240,10 @@ def test_whole_numbers_as_zeros_and_ones(backend: str) -> None:
 
 def test_zeros_and_ones_are_stacked_and_nested() -> None:
     class Nested(Cells):
-        observation_space = spaces.Tuple([Cells.observation_space["grid"], spaces.Discrete(3)])
+        observation_space = spaces.Tuple([spaces.Box(0, 255, (2, 1, 2), np.uint64), spaces.Discrete(3)])
 
         def seen(self) -> Any:
-            return super().seen()["grid"].astype(np.int64), self.turn
+            return super().seen()["grid"].astype(np.uint64), self.turn
 
     env = make(Nested, 1, preprocessing=Preprocessing(one_hot=(3, 2), frame_stack=2))
     env.reset(0)

@@ -195,9 +195,10 @@ def _ones(value: Tree, one_hot: tuple[int, ...]) -> Tree:
             f"options in one_hot={one_hot}: numbers go from 0 to {one_hot[at] - 1} there; list more"
         )
     first = np.cumsum(options) - options
-    ones = np.zeros((*numbers.shape[:-1], sum(one_hot)), np.bool_)
-    np.put_along_axis(ones, numbers + first, values=True, axis=-1)
-    return ones
+    cells = numbers.reshape(-1, len(one_hot)).astype(np.int64)
+    ones = np.zeros((len(cells), sum(one_hot)), np.bool_)
+    ones[np.arange(len(cells))[:, None], cells + first] = True
+    return ones.reshape(*numbers.shape[:-1], sum(one_hot))
 
 
 def character_codes(text: str, length: int) -> NDArray[np.int64]:
