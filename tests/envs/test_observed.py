@@ -12,10 +12,10 @@ from gymnasium import spaces
 import shoal
 from shoal import Preprocessing
 from shoal.check.check_env import check_env
-from shoal.envs.observed import character_codes, word_codes
+from shoal.envs.observed import FLAGS, character_codes, word_codes
 from shoal.envs.registry import make
 from shoal.envs.workers.settings import Workers
-from shoal.types import ConfigError
+from shoal.types import ConfigError, EnvError
 from tests.envs.test_envs import step
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def test_check_env_checks_what_training_sees() -> None:
     assert not check_env(Errand, steps=20).ok
     report = check_env(Errand, steps=20, preprocessing=KEPT)
     assert report.ok, report
-    with pytest.raises(ConfigError, match="of preprocessing it takes keep_keys and text alone"):
+    with pytest.raises(ConfigError, match="of preprocessing it takes keep_keys, text and one_hot alone"):
         check_env(Errand, preprocessing=Preprocessing(frame_stack=2))
     with pytest.raises(ConfigError, match="a vector environment hands over observations whole"):
         check_env(Errand, backend="vector", preprocessing=KEPT)
@@ -161,7 +161,7 @@ def test_check_env_checks_what_training_sees() -> None:
         ),
         (Errand, {"keep_keys": ("agnt",)}, "Errand observes no 'agnt'; did you mean agent"),
         (Errand, {"keep_keys": ("x",)}, "observes no 'x'; it has agent, heard, graph"),
-        ("Acrobot-v1", {"keep_keys": ("x",)}, "Acrobot-v1: keep_keys and text are for Python environments"),
+        ("Acrobot-v1", {"keep_keys": ("x",)}, "Acrobot-v1: keep_keys, text and one_hot are for Python environments"),
         ("Blackjack-v1", {"keep_keys": ("x",)}, "keys of a Dict, but Blackjack-v1 observes Tuple"),
         ("Blackjack-v1", {"text": "words"}, "observes no text, so text='words' changes nothing"),
         ("mpe2.simple_spread_v3:parallel_env", {"text": "words"}, "several agents, whose observations stay whole"),
@@ -192,3 +192,104 @@ def test_masks_are_not_lost() -> None:
 
     with pytest.raises(ConfigError, match=r"would drop the action_mask of Masked, .*; name it as well"):
         make(Masked, 1, preprocessing=Preprocessing(keep_keys=("place",)))
+
+
+class Cells(gym.Env[Any, Any]):
+    """A grid of cells, each a kind of 3 and a color of 2; the lower row is the turn, the mask is never coded."""
+
+    action_space = spaces.Discrete(2)
+    observation_space: Any = spaces.Dict(
+        grid=spaces.Box(0, 255, (2, 1, 2), np.uint8), action_mask=spaces.Box(0, 1, (2,), np.int8)
+    )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.turn = 0
+        return self.seen(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.turn += 1
+        return self.seen(), float(action), self.turn == 2, False, {}
+
+    def seen(self) -> Any:
+        return {"grid": np.array([[[2, 1]], [[self.turn, 0]]], np.uint8), "action_mask": np.ones(2, np.int8)}
+
+
+HOT = Preprocessing(one_hot=(3, 2))
+UPPER = [0, 0, 1, 0, 1]  # kind 2 of 3, color 1 of 2
+
+
+@pytest.mark.parametrize("backend", ["serial", "workers"])
+def test_whole_numbers_as_zeros_and_ones(backend: str) -> None:
+    """By hand: along the last axis, three options and then two; the same in the last observation of an episode."""
+    workers = Workers(num_workers=1) if backend == "workers" else None
+    env = make(Cells, 2, backend=backend, workers=workers, preprocessing=HOT)
+    try:
+        space: Any = env.spec.observation_space
+        assert space["grid"] == spaces.Box(0, 1, (2, 1, 5), FLAGS)
+        assert space["action_mask"] == Cells.observation_space["action_mask"]
+        env.reset(0)
+        assert env.recv().obs["grid"].tolist() == [[[UPPER], [[1, 0, 0, 1, 0]]]] * 2
+        assert step(env, 1).obs["grid"].tolist() == [[[UPPER], [[0, 1, 0, 1, 0]]]] * 2
+        ready = step(env, 1)
+        assert ready.terminated.all()
+        assert ready.final_obs["grid"].tolist() == [[[UPPER], [[0, 0, 1, 1, 0]]]] * 2
+    finally:
+        env.close()
+
+
+def test_zeros_and_ones_are_stacked_and_nested() -> None:
+    class Nested(Cells):
+        observation_space = spaces.Tuple([spaces.Box(0, 255, (2, 1, 2), np.uint64), spaces.Discrete(3)])
+
+        def seen(self) -> Any:
+            return super().seen()["grid"].astype(np.uint64), self.turn
+
+    env = make(Nested, 1, preprocessing=Preprocessing(one_hot=(3, 2), frame_stack=2))
+    env.reset(0)
+    env.recv()
+    grid, turn = step(env, 1).obs
+    lower = [[1, 0, 0, 1, 0]], [[0, 1, 0, 1, 0]]
+    assert grid.tolist() == [[[[UPPER], lower[0]], [[UPPER], lower[1]]]]
+    assert turn.tolist() == [[0, 1]]
+    env.close()
+
+
+def test_a_run_on_zeros_and_ones_is_loaded_with_the_same(run_dir: Path) -> None:
+    """An agent takes the environment's own integers, one observation or a batch; resumed rows see the same."""
+    run = shoal.train(Cells, **TINY, run_dir=run_dir, panel="none", preprocessing=HOT, final_episodes=1)
+    again = shoal.resume(run.path, factory=Cells, total_timesteps=2 * run.steps, panel="none", final_episodes=1)
+    assert again.steps == 2 * run.steps
+    agent = shoal.load(run.path, factory=Cells)
+    obs, _ = Cells().reset(seed=1)
+    action = agent.act(obs)
+    agent.reset()
+    assert agent.act({key: np.stack([part] * 2) for key, part in obs.items()}).tolist() == [action] * 2
+    agent.reset()
+    with pytest.raises(ConfigError, match=r"holds 3 at place 0 of its last axis, which has 3 options in one_hot"):
+        agent.act(obs | {"grid": obs["grid"] + np.uint8(1)})
+
+
+@pytest.mark.parametrize("backend", ["serial", "workers"])
+def test_a_number_without_a_place_is_told(backend: str) -> None:
+    workers = Workers(num_workers=1) if backend == "workers" else None
+    env = make(Cells, 1, backend=backend, workers=workers, preprocessing=Preprocessing(one_hot=(2, 2)))
+    with pytest.raises((ConfigError, EnvError), match=r"holds 2 at place 0 of its last axis, which has 2 options .*"):
+        env.reset(0)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "one_hot", "told"),
+    [
+        (Cells, (3,), r"one_hot=\(3,\): Cells observes no Box of whole numbers from 0 on whose last axis has 1, but"),
+        ("Pendulum-v1", (3, 3, 3), "observes no Box of whole numbers"),
+        ("shoal/Memory-v0", (2,), "keep_keys, text and one_hot are for Python environments"),
+    ],
+)
+def test_zeros_and_ones_that_are_refused(env: Any, one_hot: tuple[int, ...], told: str) -> None:
+    backend = "serial" if env == "Pendulum-v1" else "auto"
+    with pytest.raises(ConfigError, match=told):
+        make(env, 1, backend=backend, preprocessing=Preprocessing(one_hot=one_hot))
+    with pytest.raises(ConfigError, match=r"each 2 to 4,096, got \(1,\)"):
+        Preprocessing(one_hot=(1,))

@@ -73,7 +73,7 @@ def check_env(
         timeout_s: seconds after which a call that has not returned counts as hanging.
         backend: `workers` also steps rows of it in processes, which must do what rows of `serial` do; `vector` checks
             a gymnasium.vector.VectorEnv.
-        preprocessing: `keep_keys` and `text`, as training is to have them: what they leave out is not checked.
+        preprocessing: `keep_keys`, `text` and `one_hot`, as training is to have them; what is left out is not checked.
         hard: end the process, its stack on stderr, should the environment block even Python's own signals.
 
     Raises:
@@ -126,11 +126,12 @@ def _observe(trial: Trial, preprocessing: Preprocessing, backend: str) -> None:
     """Checks what is kept of observations; ConfigError for other preprocessing, and for a vector environment."""
     if not preprocessing.plain or preprocessing.max_episode_steps:
         raise ConfigError(
-            "check-env tests the environment's own steps: of preprocessing it takes keep_keys and text alone"
+            "check-env tests the environment's own steps: of preprocessing it takes keep_keys, text and one_hot alone"
         )
     if preprocessing.observes and backend == "vector":
         raise ConfigError(
-            "keep_keys and text are for single environments; a vector environment hands over observations whole"
+            "keep_keys, text and one_hot are for single environments; a vector environment hands over "
+            "observations whole"
         )
     trial.factory = observing(trial.factory, trial.name, preprocessing)
 

@@ -26,6 +26,8 @@ class Kept:
     """Texts in observations as integers, as in training."""
     text_length: int = 0
     """Characters or words of a text that are kept; 0: 64 characters or 16 words."""
+    one_hot: tuple[int, ...] = ()
+    """Options of each whole number along the last axis of a Box, as in training."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,12 @@ def duties(spec: Spec, preprocessing: Preprocessing) -> list[str]:
             f"Texts become {preprocessing.length_of_text} integers each, as preprocessing.text="
             f"{preprocessing.text!r} makes them."
         )
+    if preprocessing.one_hot:
+        options = ", ".join(map(str, preprocessing.one_hot))
+        said.append(
+            f"Whole numbers whose last axis has {len(preprocessing.one_hot)} become zeros and ones along it, side by "
+            f"side, of {options} options each, as preprocessing.one_hot makes them."
+        )
     if preprocessing.sticky_actions:
         said.append(
             f"The environment repeated the previous action with probability {preprocessing.sticky_actions} in "

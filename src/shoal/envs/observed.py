@@ -1,4 +1,4 @@
-"""What is kept of an observation: chosen keys of a Dict, and texts as integers of a fixed length."""
+"""What is kept of an observation: chosen keys of a Dict, texts as integers, and integers as zeros and ones."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ ALPHABET = " abcdefghijklmnopqrstuvwxyz0123456789"
 """Characters that are told apart, from number 2 on; 1 is any other one, 0 none."""
 BUCKETS = 256
 """Numbers of a word: 0 is none, the others are its hash."""
+FLAGS: Any = np.bool_
+"""The dtype of truth values, which Gymnasium's Box takes and its annotation lacks."""
 WORD = re.compile(r"\w+")
 
 
@@ -46,7 +48,7 @@ def observing(
         try:
             if is_game(env):
                 raise ConfigError(
-                    f"{name} has several agents, whose observations stay whole: leave keep_keys and text out"
+                    f"{name} has several agents, whose observations stay whole: leave keep_keys, text and one_hot out"
                 )
             inner, limit = strip(env)
             kept = Observed(inner, name, preprocessing)
@@ -59,19 +61,25 @@ def observing(
 
 
 class Observed(gym.ObservationWrapper[Any, Any, Any]):
-    """An environment of which a policy sees the chosen keys alone, and numbers instead of texts."""
+    """An environment of which a policy sees chosen keys alone, integers for texts, and zeros and ones for integers."""
 
     def __init__(
         self, env: gym.Env[Any, Any], name: str, preprocessing: Preprocessing
     ) -> None:
-        """ConfigError for keys that the observation lacks, or where it has no texts."""
+        """ConfigError for keys that the observation lacks, or where it has no texts or no such integers."""
         super().__init__(env)
         self._preprocessing = preprocessing
         kept = _kept(env.observation_space, name, preprocessing.keep_keys)
-        self.observation_space = _numbered(kept, preprocessing)
-        if preprocessing.text != "none" and self.observation_space == kept:
+        numbered = _numbered(kept, preprocessing)
+        if preprocessing.text != "none" and numbered == kept:
             raise ConfigError(
                 f"{name} observes no text, so text={preprocessing.text!r} changes nothing; leave it out"
+            )
+        self.observation_space = _with_ones(numbered, preprocessing.one_hot)
+        if preprocessing.one_hot and self.observation_space == numbered:
+            raise ConfigError(
+                f"one_hot={preprocessing.one_hot}: {name} observes no Box of whole numbers from 0 on whose last axis "
+                f"has {len(preprocessing.one_hot)}, but {kept}; list the options of each number along that axis"
             )
 
     def observation(self, observation: Tree) -> Tree:
@@ -82,12 +90,13 @@ class Observed(gym.ObservationWrapper[Any, Any, Any]):
 def seen(observation: Tree, space: Space[Any], preprocessing: Preprocessing) -> Tree:
     """What is seen of an observation, or of a batch of them, as `space` holds it.
 
-    A value of another form stays as it is: whoever reads it says what is wrong.
+    A value of another form stays as it is: whoever reads it says what is wrong. ConfigError for a number that `one_hot`
+    has no place for.
     """
     keep = preprocessing.keep_keys
     if keep and isinstance(observation, Mapping):
         observation = {key: observation[key] for key in keep if key in observation}
-    if preprocessing.text == "none":
+    if not preprocessing.numbers:
         return observation
     return _with_codes(observation, space, preprocessing)
 
@@ -106,6 +115,8 @@ def _with_codes(value: Tree, space: Space[Any], preprocessing: Preprocessing) ->
             return (*coded, *value[len(coded) :])
         case spaces.MultiDiscrete():
             return _codes(value, preprocessing)
+        case spaces.Box() if _is_hot(space, preprocessing.one_hot):
+            return _ones(value, preprocessing.one_hot)
         case _:
             return value
 
@@ -143,6 +154,51 @@ def _numbered(space: Space[Any], preprocessing: Preprocessing) -> Space[Any]:
             return spaces.MultiDiscrete([options] * preprocessing.length_of_text)
         case _:
             return space
+
+
+def _with_ones(space: Space[Any], one_hot: tuple[int, ...]) -> Space[Any]:
+    """The space with truth values in the place of the integers that `one_hot` has the options of; masks stay."""
+    match space:
+        case spaces.Dict():
+            parts = space.spaces.items()
+            made = {k: p if k == KEY else _with_ones(p, one_hot) for k, p in parts}
+            return spaces.Dict(made)
+        case spaces.Tuple():
+            return spaces.Tuple([_with_ones(part, one_hot) for part in space.spaces])
+        case spaces.Box() if space.shape[-1:] == (len(one_hot),):
+            if not np.issubdtype(space.dtype, np.integer) or space.low.min() < 0:
+                return space
+            return spaces.Box(0, 1, (*space.shape[:-1], sum(one_hot)), FLAGS)
+        case _:
+            return space
+
+
+def _is_hot(space: spaces.Box, one_hot: tuple[int, ...]) -> bool:
+    """Whether this part of what is seen may be what `_with_ones` made; `_ones` looks at the value itself."""
+    return space.dtype == np.bool_ and space.shape[-1:] == (sum(one_hot),)
+
+
+def _ones(value: Tree, one_hot: tuple[int, ...]) -> Tree:
+    """Integers [..., C] as truth values [..., sum(one_hot)], one of them true for each; others stay as they are.
+
+    ConfigError for a number that has no place.
+    """
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "iu" or numbers.shape[-1:] != (len(one_hot),):
+        return value
+    options = np.asarray(one_hot)
+    outside = (numbers < 0) | (numbers >= options)
+    if outside.any():
+        *_, at = np.argwhere(outside)[0].tolist()
+        raise ConfigError(
+            f"the observation holds {numbers[outside][0]} at place {at} of its last axis, which has {one_hot[at]} "
+            f"options in one_hot={one_hot}: numbers go from 0 to {one_hot[at] - 1} there; list more"
+        )
+    first = np.cumsum(options) - options
+    cells = numbers.reshape(-1, len(one_hot)).astype(np.int64)
+    ones = np.zeros((len(cells), sum(one_hot)), np.bool_)
+    ones[np.arange(len(cells))[:, None], cells + first] = True
+    return ones.reshape(*numbers.shape[:-1], sum(one_hot))
 
 
 def character_codes(text: str, length: int) -> NDArray[np.int64]:

@@ -21,6 +21,8 @@ MOST_FRAMES = 1024
 TEXT_LENGTHS = {"none": 0, "characters": 64, "words": 16}
 """How long a text is where `text_length` says nothing."""
 MOST_LENGTH = 4096
+MOST_OPTIONS = 4096
+"""Options of a whole number in `one_hot`."""
 MOST_STEPS = 2**31 - 1
 """A time limit, as native code holds it."""
 
@@ -50,6 +52,8 @@ class Preprocessing:
     """Texts in observations as integers, one a character or the hash of each word; none: texts are refused."""
     text_length: int = 0
     """Characters or words of a text that are kept; 0: 64 characters or 16 words."""
+    one_hot: tuple[int, ...] = ()
+    """Options of each whole number along the last axis of a Box, which become zeros and a one; none: as they are."""
     final_nan: Literal["raise", "last_finite"] = "raise"
     """When the last observation of a terminated episode is NaN or infinite: `raise`, or take the one before it."""
     cost_key: str = ""
@@ -68,6 +72,10 @@ class Preprocessing:
                 f"final_nan must be raise or last_finite, got {self.final_nan!r}"
             )
         self._check_texts()
+        if not all(2 <= options <= MOST_OPTIONS for options in self.one_hot):
+            raise ConfigError(
+                f"one_hot lists how many options whole numbers have, each 2 to {MOST_OPTIONS:,}, got {self.one_hot}"
+            )
         if not 0 <= self.sticky_actions < 1:
             raise ConfigError(
                 f"sticky_actions must be a probability below 1, got {self.sticky_actions}"
@@ -117,8 +125,13 @@ class Preprocessing:
 
     @property
     def observes(self) -> bool:
-        """Whether keys are chosen, or texts become integers."""
-        return bool(self.keep_keys) or self.text != "none"
+        """Whether keys are chosen, texts become integers, or integers zeros and ones."""
+        return bool(self.keep_keys) or self.numbers
+
+    @property
+    def numbers(self) -> bool:
+        """Whether texts become integers, or integers zeros and ones."""
+        return self.text != "none" or bool(self.one_hot)
 
     @property
     def plain(self) -> bool:
@@ -129,6 +142,7 @@ class Preprocessing:
             keep_keys=(),
             text="none",
             text_length=0,
+            one_hot=(),
             final_nan="raise",
             cost_key="",
         )

@@ -212,7 +212,7 @@ def on_servers(
         "env_kwargs": env_kwargs,
         "info_keys": info_keys,
         "max_episode_steps": preprocessing.max_episode_steps,
-        "keep_keys or text": preprocessing.observes,
+        "keep_keys, text or one_hot": preprocessing.observes,
         "cost_key": preprocessing.cost_key,
     }
     elsewhere = [name for name, value in settings.items() if value]
@@ -288,7 +288,7 @@ def _native_rows(
 
 
 def _check_whole(name: str, preprocessing: Preprocessing) -> None:
-    """ConfigError where a backend is to read costs, choose keys or number texts that hands over whole batches."""
+    """ConfigError where a backend is to read costs or change observations that hands over whole batches."""
     if preprocessing.cost_key:
         raise ConfigError(
             f"{name}: preprocessing.cost_key={preprocessing.cost_key!r} is for Python environments, stepped by "
@@ -296,8 +296,8 @@ def _check_whole(name: str, preprocessing: Preprocessing) -> None:
         )
     if preprocessing.observes:
         raise ConfigError(
-            f"{name}: keep_keys and text are for Python environments, stepped by backend='serial' or 'workers'; "
-            "native rows and libraries that batch themselves hand over observations whole"
+            f"{name}: keep_keys, text and one_hot are for Python environments, stepped by backend='serial' or "
+            "'workers'; native rows and libraries that batch themselves hand over observations whole"
         )
 
 

@@ -89,7 +89,7 @@ def _native_output(plan: Plan, steps: Steps) -> Output:
         rows = np.arange(num_rows, dtype=np.int32)
         return plan.gradients.outputs(steps, rows, plan.flat)
     plan.refresh_normalizer()
-    obs: Tensor = steps.obs.flatten(0, 1)
+    obs = map_tree(_all_steps, steps.obs)
     return plan.outputs(obs, lead=(num_steps, num_rows))
 
 
@@ -120,6 +120,10 @@ def _values(network: Trainable, obs: Tree, count: int) -> Tensor:
         return network.plan.outputs(obs).value
     start = torch.zeros(1, count, dtype=torch.bool, device=network.flat.device)
     return network.module(map_tree(_one_step, obs), None, start).value[0]
+
+
+def _all_steps(x: Tensor) -> Tensor:
+    return x.flatten(0, 1)
 
 
 def _one_step(x: Tensor) -> Tensor:

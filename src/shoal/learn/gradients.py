@@ -9,6 +9,7 @@ import torch
 
 from shoal import _native
 from shoal.learn.losses import ONE_STEP
+from shoal.nets.encoder import Encoder, TreeEncoder, statistics_of
 from shoal.nets.heads import head_size
 from shoal.nets.normalizer import CLIP
 from shoal.nets.policy import MlpPolicy, Output, RecurrentPolicy
@@ -17,7 +18,7 @@ from shoal.types import ConfigError, Transitions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from shoal.types import Bools, Steps, Tree
 
@@ -129,11 +130,11 @@ class Gradients:
     ) -> tuple[_native.Samples | _native.Sequences, bool]:
         """The arrays, and whether all of them are the rollout's own memory: a copy must not be learned from again."""
         count = steps.reward.numel()
-        wanted = {"obs": torch.float32, "action": steps.action.dtype}
+        wanted = {"action": steps.action.dtype}
         wanted |= dict.fromkeys(COLUMNS, torch.float32)
         wanted["action_mask"] = torch.bool
         arrays: dict[str, NDArray[Any]] = {}
-        shared = True
+        obs, shared = self._observed(steps.obs)
         for name, dtype in wanted.items():
             values: Tensor | None = getattr(steps, name, None)
             if values is not None:
@@ -141,7 +142,7 @@ class Gradients:
                 shared = shared and plain.data_ptr() == values.data_ptr()
                 arrays[name] = plain.numpy()
         samples = _native.Samples(
-            arrays["obs"].reshape(count, -1),
+            obs.reshape(count, -1),
             arrays["action"].reshape(count, -1),
             {name: arrays[name].reshape(-1) for name in COLUMNS if name in arrays},
             mask=arrays["action_mask"].reshape(count, -1)
@@ -156,6 +157,13 @@ class Gradients:
             samples, start, *memory, valid=steps.valid.numpy()
         )
         return sequences, shared
+
+    def _observed(self, obs: Tree) -> tuple[NDArray[Any], bool]:
+        """What the first layer reads of observations, and whether it is their own memory."""
+        if not reads_as_it_is(self.policy.encoder):
+            return flattened(self.policy, obs).numpy(), False
+        plain = obs.detach().to(torch.float32).contiguous()
+        return plain.numpy(), plain.data_ptr() == obs.data_ptr()
 
     def _settings_of(self, loss: FusedLoss, cfg: Any) -> dict[str, float]:
         """The settings that a loss takes, as numbers."""
@@ -195,9 +203,24 @@ class _Outputs(torch.autograd.Function):
 
 def refresh_normalizer(native: NativePlan, policy: Lowered) -> None:
     """Gives native code the policy's frozen statistics."""
-    layer: Any = policy.encoder.normalizer
-    if layer is not None:
-        native.set_normalizer(layer.mean.numpy(), layer.inv_std.numpy(), CLIP)
+    encoder = policy.encoder
+    assert isinstance(encoder, Encoder | TreeEncoder)
+    found = statistics_of(encoder)
+    if found is not None:
+        mean, inv_std = found
+        native.set_normalizer(mean.numpy(), inv_std.numpy(), CLIP)
+
+
+def reads_as_it_is(encoder: nn.Module) -> bool:
+    """Whether the first layer reads the numbers of one array as they are, but for their normalization."""
+    return isinstance(encoder, Encoder) and not encoder.nvec and not encoder.image
+
+
+def flattened(policy: Lowered, obs: Tree) -> Tensor:
+    """Observations, a tree of tensors [..., *shape], as the vectors [..., N] that normalization begins with."""
+    encoder = policy.encoder
+    assert isinstance(encoder, TreeEncoder)
+    return encoder.flatten(obs).contiguous()
 
 
 def memory_of(native: NativePlan, start: Bools | None, state: Tree) -> list[Any]:

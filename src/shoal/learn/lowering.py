@@ -10,9 +10,9 @@ from gymnasium import spaces
 from torch import nn
 
 from shoal import _native
-from shoal.learn.gradients import Lowered
+from shoal.learn.gradients import Lowered, reads_as_it_is
 from shoal.learn.plan import Plan
-from shoal.nets.encoder import Encoder
+from shoal.nets.encoder import TreeEncoder
 from shoal.nets.policy import MlpPolicy, RecurrentPolicy
 from shoal.nets.q_network import QNetwork
 
@@ -48,8 +48,8 @@ def lower(
 ) -> Plan | None:
     """The native plan of a policy whose packed weights are `flat`, or None where only torch can run it.
 
-    Lowered are perceptrons and recurrent policies on the CPU with Box observations and categorical, multi-categorical
-    or plain Gaussian heads, and Q-networks without dueling.
+    Lowered are perceptrons and recurrent policies on the CPU with Box or nested observations and categorical,
+    multi-categorical or plain Gaussian heads, and Q-networks without dueling.
 
     Args:
         policy: shares `flat` with the plan.
@@ -128,8 +128,10 @@ def _is_as_made(policy: Lowered) -> bool:
 
 
 def _is_flat(encoder: nn.Module) -> bool:
-    """Whether observations reach the first layer as they are, normalized or not."""
-    return isinstance(encoder, Encoder) and not encoder.nvec and not encoder.image
+    """Whether the first layer reads one array as it is, or a tree's arrays side by side, normalized or not."""
+    if isinstance(encoder, TreeEncoder):
+        return encoder.flattens
+    return reads_as_it_is(encoder)
 
 
 def _head(spec: Spec, network: Network) -> Head | None:

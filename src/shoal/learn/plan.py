@@ -9,10 +9,17 @@ import torch
 from gymnasium import spaces
 
 from shoal import _native
-from shoal.learn.gradients import Gradients, memory_of, refresh_normalizer
+from shoal.learn.gradients import (
+    Gradients,
+    flattened,
+    memory_of,
+    reads_as_it_is,
+    refresh_normalizer,
+)
 from shoal.nets.distributions import NEVER
 from shoal.nets.heads import head_size
 from shoal.nets.policy import Output
+from shoal.types import map_tree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,6 +84,7 @@ class Plan:
         self._shifted = bool(np.any(self.start))
         self.logits = head_size(spec.action_space)
         self.gradients = Gradients(native, policy)
+        self._plain = reads_as_it_is(policy.encoder)
         self._slab: RolloutArrays | None = None
         self._slab_arrays: list[NDArray[Any]] = []
         self.refresh_normalizer()
@@ -92,7 +100,7 @@ class Plan:
 
     def act(
         self,
-        obs: NDArray[Any],
+        obs: Tree,
         start: Bools,
         state: Tree,
         noise: Noise,
@@ -110,7 +118,7 @@ class Plan:
         action = np.empty((n, self.action_size), kind)
         log_prob, value = np.empty(n, np.float32), np.empty(n, np.float32)
         self._calls.act(
-            _flat(obs),
+            self._rows(obs),
             *memory_of(self.native, start, state),
             *noise,
             greedy,
@@ -124,25 +132,24 @@ class Plan:
 
     def value(
         self,
-        obs: NDArray[Any],
+        obs: Tree,
         start: Bools,
         state: Tree,
         *,
         action_mask: Bools | None = None,
     ) -> NDArray[np.float32]:
         """Values of n observations, a Q-network's among the options of `action_mask`; nothing advances."""
-        value = np.empty(len(obs), np.float32)
-        logits = np.empty((len(obs), self.logits), np.float32)
-        self._calls.forward(
-            _flat(obs), *memory_of(self.native, start, state), logits, value
-        )
+        rows = self._rows(obs)
+        value = np.empty(len(rows), np.float32)
+        logits = np.empty((len(rows), self.logits), np.float32)
+        self._calls.forward(rows, *memory_of(self.native, start, state), logits, value)
         if action_mask is not None and self.gradients.of_values:
             return np.where(action_mask, logits, NEVER).max(-1)
         return value
 
-    def outputs(self, obs: Tensor, *, lead: tuple[int, ...] | None = None) -> Output:
+    def outputs(self, obs: Tree, *, lead: tuple[int, ...] | None = None) -> Output:
         """What a policy without memory says of observations [B, ...], as [B], or as [*lead] of B elements."""
-        rows = _flat(obs.numpy())
+        rows = self._rows(map_tree(torch.Tensor.numpy, obs))
         logits = np.empty((len(rows), self.logits), np.float32)
         value = np.empty(len(rows), np.float32)
         self._calls.forward(rows, logits, value)
@@ -150,6 +157,12 @@ class Plan:
         shaped = torch.from_numpy(logits).view(*lead, self.logits)
         head = self.policy.head(shaped, self.policy.log_std)
         return Output(head, torch.from_numpy(value).view(lead), None)
+
+    def _rows(self, obs: Tree) -> NDArray[np.float32]:
+        """Observations [n, ...] as the vectors [n, N] that normalization begins with."""
+        if self._plain:
+            return _flat(obs)
+        return flattened(self.policy, map_tree(torch.from_numpy, obs)).numpy()
 
     def to_env(self, action: NDArray[Any]) -> NDArray[Any]:
         """The action as the environment takes it."""
@@ -159,8 +172,8 @@ class Plan:
         return clipped.astype(self.space.dtype, copy=False)
 
     def can_roll(self) -> bool:
-        """Whether a whole rollout may run natively: the environment's actions are the policy's."""
-        return not self._shifted
+        """Whether a whole rollout may run natively: observations and actions are the policy's as they are."""
+        return self._plain and not self._shifted
 
     def rollout(
         self,

@@ -102,10 +102,43 @@ class TreeEncoder(nn.Module):
             assert isinstance(leaf, Encoder | ImageEncoder)
             leaf.observe(part)
 
+    @property
+    def flattens(self) -> bool:
+        """Whether all leaves are only flattened: none goes through layers for images."""
+        return all(type(leaf) is Encoder for leaf in self.leaves)
+
+    def flatten(self, obs: Tree) -> Tensor:
+        """A tree of [..., *shape] -> [..., size], not yet normalized; where it `flattens`."""
+        parts: list[Tensor] = []
+        for leaf, part in zip(self.leaves, self.layout.flat(obs), strict=True):
+            assert isinstance(leaf, Encoder)
+            parts.append(leaf.flatten(part))
+        return torch.cat(parts, -1)
+
     def forward(self, obs: Tree) -> Tensor:
         """A tree of [..., *shape] -> [..., size]."""
         parts = zip(self.leaves, self.layout.flat(obs), strict=True)
         return torch.cat([leaf(part) for leaf, part in parts], -1)
+
+
+def statistics_of(encoder: Encoder | TreeEncoder) -> tuple[Tensor, Tensor] | None:
+    """Means and inverse deviations [size] of what is flattened, of choices 0 and 1; None where none is normalized."""
+    if isinstance(encoder, Encoder):
+        layer = encoder.normalizer
+        return None if layer is None else (layer.mean, layer.inv_std)
+    if not encoder.normalizes:
+        return None
+    means: list[Tensor] = []
+    inverses: list[Tensor] = []
+    for leaf in encoder.leaves:
+        assert isinstance(leaf, Encoder)
+        mean, inverse = statistics_of(leaf) or (
+            torch.zeros(leaf.size),
+            torch.ones(leaf.size),
+        )
+        means.append(mean)
+        inverses.append(inverse)
+    return torch.cat(means), torch.cat(inverses)
 
 
 AnyEncoder: TypeAlias = Encoder | TreeEncoder | ImageEncoder
