@@ -138,12 +138,12 @@ class NativeLinked {
         epsilon_(epsilon),
         rollout_(make(plan, servers, num_info, seed, checked_stream(stream))) {}
 
-  int run(const std::vector<Channel*>& channels, double spin_s, double most_s) {
+  int run(const std::vector<Channel*>& channels, double most_s) {
     if (channels.size() != rollout_.links().size() || std::ranges::find(channels, nullptr) != channels.end()) {
       throw std::invalid_argument("there must be a channel to each server");
     }
     const nb::gil_scoped_release released;
-    return rollout_.run(channels, spin_s, most_s);
+    return rollout_.run(channels, most_s);
   }
 
   void take(std::size_t which, nb::bytes data, std::size_t at, std::size_t size, std::size_t final_at,
@@ -227,8 +227,8 @@ void bind_remote(nb::module_& module) {
            nb::kw_only(), "epsilon"_a.noconvert() = nb::none(),
            "servers: of each its rows and the number of the last request. num_info: numbers of each episode besides. "
            "arrays: from current_obs to drawn, as MlpPlan.rollout takes them.")
-      .def("run", &NativeLinked::run, "channels"_a, "spin_s"_a, "most_s"_a,
-           "Goes on with a channel to each server; looks for spin_s before it sleeps. Returns -1 where all is done, -2 "
+      .def("run", &NativeLinked::run, "channels"_a, "most_s"_a,
+           "Goes on with a channel to each server. Returns -1 where all is done, -2 "
            "where about most_s seconds have passed, else the server whose stream something is to be done about.")
       .def("requests", &NativeLinked::requests, nb::sig("def requests(self) -> list[tuple[int, bytes | None, bytes]]"),
            "Of each server the number of the last request, the request if its reply has not come, and the bytes at the "

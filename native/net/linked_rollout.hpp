@@ -3,7 +3,6 @@
 #pragma once
 
 #include <poll.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <chrono>
@@ -64,11 +63,10 @@ class LinkedRollout : RolloutSteps<MlpPlan> {
   /// Goes on until all is `done`, or for about so long (`under_way`), or until a server's stream needs somebody who
   /// knows more: its number. That is where something else came than the rows, or nothing for a while, or where the
   /// stream takes no more of a request. std::invalid_argument where the policy chooses what is no number.
-  int run(std::span<Channel* const> channels, double spin_s, double most_s) {
+  int run(std::span<Channel* const> channels, double most_s) {
     const std::scoped_lock lock(plan_.mutex_);
     const ActPool<ActMemory>::Lease memory(plan_.act_pool_);
     const auto begun = Clock::now();
-    auto heard = begun;
     while (true) {
       bool over = true;
       bool moved = false;
@@ -92,14 +90,10 @@ class LinkedRollout : RolloutSteps<MlpPlan> {
       if (over) {
         return done;
       }
-      const auto now = Clock::now();
       if (moved) {
-        heard = now;
-        if (seconds(begun, now) > most_s) {
+        if (seconds(begun, Clock::now()) > most_s) {
           return under_way;
         }
-      } else if (seconds(heard, now) < spin_s) {
-        ::sched_yield();
       } else if (!wait(channels)) {
         return first_waiting();
       }
@@ -135,7 +129,9 @@ class LinkedRollout : RolloutSteps<MlpPlan> {
     return static_cast<int>(found - links_.begin());
   }
 
-  /// Sleeps until something comes from a server whose rows are waited for; false where nothing did for long.
+  /// Sleeps until something comes, at once: the servers have the cores, and a thread that is woken goes first; one that
+  /// looks and yields may wait for others' turns. From a server whose rows are waited for; false where nothing did for
+  /// long.
   bool wait(std::span<Channel* const> channels) {
     polled_.clear();
     for (std::size_t i = 0; i < links_.size(); ++i) {

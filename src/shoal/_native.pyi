@@ -581,9 +581,9 @@ class LinkedRollout:
         servers: of each its rows and the number of the last request. num_info: numbers of each episode besides. arrays: from current_obs to drawn, as MlpPlan.rollout takes them.
         """
 
-    def run(self, channels: Sequence[Channel], spin_s: float, most_s: float) -> int:
+    def run(self, channels: Sequence[Channel], most_s: float) -> int:
         """
-        Goes on with a channel to each server; looks for spin_s before it sleeps. Returns -1 where all is done, -2 where about most_s seconds have passed, else the server whose stream something is to be done about.
+        Goes on with a channel to each server. Returns -1 where all is done, -2 where about most_s seconds have passed, else the server whose stream something is to be done about.
         """
 
     def requests(self) -> list[tuple[int, bytes | None, bytes]]:

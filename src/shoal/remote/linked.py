@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.envs.in_flight import HALFWAY
 from shoal.remote.batches import fits_native
-from shoal.remote.frames import SPIN_S
 from shoal.remote.streams import UNIX
 from shoal.types import EnvError
 
@@ -79,7 +78,7 @@ class LinkedServers:
                 if channel is None:
                     return number
                 channels.append(channel)
-            return rollout.run(channels, SPIN_S, MOST_S)
+            return rollout.run(channels, MOST_S)
         finally:
             lent = zip(self._connections, channels, rollout.requests(), strict=False)
             for connection, _, (number, under_way, rest) in lent:
