@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import struct
 import threading
@@ -25,6 +27,7 @@ from shoal.remote.server import Server
 from shoal.remote.settings import Remote, Terms
 from shoal.stream.rollouts import Rollouts, rollouts
 from shoal.types import EnvError
+from tests.remote.test_remote import serve
 from tests.stream.test_rollouts import pull, same
 
 if TYPE_CHECKING:
@@ -38,11 +41,12 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-def rows_on(*names: str, num_envs: int = ROWS, plane: Any = "unix", **terms: Any) -> Any:
+def rows_on(*names: str, plane: Any = "unix", reconnect_s: float = 10.0, **terms: Any) -> Any:
     """Rows of servers."""
     address = "grpc://" + ",".join(name.removeprefix("grpc://") for name in names)
-    asked = Terms(Remote(plane=plane), **({"timeout_s": 10.0} | terms))
-    return on_servers(address, num_envs, None, (), Preprocessing(), terms=asked)
+    given: Any = {"timeout_s": 10.0} | terms
+    asked = Terms(Remote(plane=plane, reconnect_s=reconnect_s), **given)
+    return on_servers(address, ROWS, None, (), Preprocessing(), terms=asked)
 
 
 def stream_of(rows: Any) -> Rollouts:
@@ -145,6 +149,25 @@ def test_a_server_that_goes(rolled: list[int]) -> None:
     assert len(rolled) == 1
 
 
+def test_servers_that_are_stopped_or_killed(rolled: list[int]) -> None:
+    """The time-out is that of any reply."""
+    for number, words in ((signal.SIGSTOP, "gave no answer for 1 s"), (signal.SIGKILL, "is lost")):
+        process, address = serve("--num-envs", "8")
+        try:
+            with closing(rows_on(address, timeout_s=1.0, reconnect_s=0.0)) as rows:
+                stream = stream_of(rows)
+                pull(stream, 2)
+                killer = threading.Timer(0.3, os.kill, (process.pid, number))
+                killer.start()
+                with pytest.raises(EnvError, match=words):
+                    pull(stream, 1_000_000)
+                killer.join()
+        finally:
+            process.kill()
+            process.communicate()
+    assert len(rolled) > 2
+
+
 def test_a_policy_that_is_no_number(rolled: list[int]) -> None:
     """It is refused as in one process, and the rows begin anew afterwards."""
     with (
@@ -167,7 +190,7 @@ def test_a_policy_that_is_no_number(rolled: list[int]) -> None:
 
 # By hand: a server that says what it likes.
 
-SPEC = {"obs_size": 4, "hidden": [8], "head": "categorical", "action_nvec": [2], "activation": "tanh"}
+SPEC: dict[str, Any] = {"obs_size": 4, "hidden": [8], "head": "categorical", "action_nvec": [2], "activation": "tanh"}
 
 
 class Peer:
@@ -222,7 +245,7 @@ def reply(number: int, *, value: float = 0.5, first: int = 0, valid: bool = True
     """A step of two rows."""
     flags = np.array([over, False])
     obs = np.full((2, 4), value, np.float32)
-    arrays = [obs, np.full(2, value), np.zeros(2, np.bool_), flags, np.array([valid, True]), np.zeros(2)]
+    arrays: list[Any] = [obs, np.full(2, value), np.zeros(2, np.bool_), flags, np.array([valid, True]), np.zeros(2)]
     arrays.append(np.zeros(2, np.int64))
     final = [obs + np.float32(1)]
     made = _native.pack_rows(number, first, False, arrays, arrays, final, arrays[2], flags)
@@ -253,6 +276,7 @@ def test_what_is_no_plain_reply_is_left_to_others(peer: Peer, other: bytes) -> N
     assert peer.channel.unread == struct.pack("<I", len(other)) + other
     [(number, under_way, rest)] = peer.rollout.requests()
     assert (number, rest) == (6, b"")
+    assert under_way is not None
     assert wire.Request.FromString(under_way).step.count == 2
     peer.channel.load(b"")
     data = reply(6, over=True)
@@ -343,14 +367,14 @@ def test_a_client_that_takes_no_replies() -> None:
         pool.reset(1)
         pool.recv()
         sent = 5
-        rest = b""
+        rest = last = b""
         while not rest:
             sent += 1
             frame = stepped(sent, count=256)
             client.sendall(struct.pack("<I", len(frame)) + frame)
-            number, replies, rest, _ = _native.serve_steps(pool.pool, channel, sent - 1, 0.0, 1.0)
+            number, [last], rest, _ = _native.serve_steps(pool.pool, channel, sent - 1, 0.0, 1.0)
             assert number == sent
-        assert (struct.pack("<I", len(replies[-1])) + replies[-1]).endswith(rest)
+        assert (struct.pack("<I", len(last)) + last).endswith(rest)
         writer = threading.Thread(target=server.sendall, args=(rest,))
         writer.start()
         client.settimeout(5.0)
