@@ -274,10 +274,25 @@ void NativePool::Flight::step(void* self, int task) noexcept {
   const int done = task * flight.rows_per_task;
   const int first = flight.first + done;
   const std::size_t bytes = rows.discrete() ? sizeof(std::int64_t) : sizeof(float);
-  const auto* actions = static_cast<const std::byte*>(flight.actions.data()) +
+  const auto* actions = static_cast<const std::byte*>(flight.actions) +
                         static_cast<std::size_t>(done) * static_cast<std::size_t>(rows.action_size()) * bytes;
   rows.step_rows(first, std::min(flight.rows_per_task, flight.count - done), actions,
                  out_from(flight.pool->out_, first, rows.obs_size(), rows.num_drawn()));
+}
+
+void NativePool::post(int slot, int first, int count, const void* actions) {
+  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over, and of whole
+  // environments.
+  const int tasks = team_.num_threads() == 1 ? 1 : 4 * team_.num_threads();
+  const int grain = std::lcm(rows_->grain(), rows_->num_agents());
+  const int rows_per_task = std::max(1, (count + grain * tasks - 1) / (grain * tasks)) * grain;
+  Flight& job = flight(slot);
+  job.pool = this;
+  job.first = first;
+  job.count = count;
+  job.rows_per_task = rows_per_task;
+  job.actions = actions;
+  team_.post(slot, (count + rows_per_task - 1) / rows_per_task, Flight::step, &job);
 }
 
 void NativePool::send(int slot, int first, int count, ConstArray actions) {
@@ -285,13 +300,19 @@ void NativePool::send(int slot, int first, int count, ConstArray actions) {
   Flight& job = flight(slot);
   check_rows(slot, first, count);
   check_actions(first, count, actions);
-  // A few tasks a thread even out rows of unequal cost; a task is long against its hand-over, and of whole
-  // environments.
-  const int tasks = team_.num_threads() == 1 ? 1 : 4 * team_.num_threads();
-  const int grain = std::lcm(rows_->grain(), rows_->num_agents());
-  const int rows_per_task = std::max(1, (count + grain * tasks - 1) / (grain * tasks)) * grain;
-  job = {this, first, count, rows_per_task, std::move(actions)};
-  team_.post(slot, (count + rows_per_task - 1) / rows_per_task, Flight::step, &job);
+  job.kept = std::move(actions);
+  post(slot, first, count, job.kept.data());
+}
+
+bool NativePool::ready() const noexcept {
+  return started_ && out_.obs != nullptr &&
+         std::ranges::all_of(flights_, [](const Flight& flight) { return flight.count == 0; });
+}
+
+void NativePool::step_all(const void* actions) {
+  post(0, 0, rows_->num_rows(), actions);
+  team_.wait(0);
+  flights_[0].count = 0;
 }
 
 void NativePool::recv(int slot) {
@@ -305,7 +326,7 @@ void NativePool::recv(int slot) {
     team_.wait(slot);
   }
   job.count = 0;
-  job.actions = {};
+  job.kept = {};
 }
 
 nb::ndarray<nb::numpy, std::uint8_t> NativePool::state() const {

@@ -12,6 +12,7 @@ void bind_memory(nb::module_& module);
 void bind_net(nb::module_& module);
 void bind_net_recurrent(const nb::module_& module);
 void bind_panels(nb::module_& module);
+void bind_remote(nb::module_& module);
 void bind_replay(nb::module_& module);
 void bind_stepping(nb::module_& module);
 void bind_wire(nb::module_& module);
@@ -27,6 +28,7 @@ NB_MODULE(_native, module) {
   bind_net(module);
   bind_net_recurrent(module);
   bind_panels(module);
+  bind_remote(module);
   bind_replay(module);
   bind_stepping(module);
   bind_wire(module);

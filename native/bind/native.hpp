@@ -70,6 +70,12 @@ class NativePool {
   [[nodiscard]] InUse use(const char* what) const { return {in_use_, what}; }
   /// std::runtime_error when a slot is in flight: its rows are being written.
   void require_idle(const char* what) const;
+  /// Whether all rows wait to be stepped.
+  [[nodiscard]] bool ready() const noexcept;
+  /// Steps all rows, which are ready, with actions that they do not refuse. Needs no interpreter.
+  void step_all(const void* actions);
+  /// Where steps are written to; of row 0.
+  [[nodiscard]] const StepOut& out() const noexcept { return out_; }
 
  private:
   /// Rows [first, first + count) being stepped with `actions`; count 0: free.
@@ -78,13 +84,15 @@ class NativePool {
     int first = 0;
     int count = 0;
     int rows_per_task = 0;
-    ConstArray actions;
+    const void* actions = nullptr;
+    ConstArray kept;  ///< holds the actions
     static void step(void* self, int task) noexcept;
   };
 
   [[nodiscard]] Flight& flight(int slot);
   void check_rows(int slot, int first, int count) const;
   void check_actions(int first, int count, const ConstArray& actions) const;
+  void post(int slot, int first, int count, const void* actions);
 
   std::unique_ptr<Rows> rows_;
   std::array<Array, 8> arrays_;

@@ -34,8 +34,13 @@ struct SlabArrays {
   /// The arrays' numbers; ValueError where one does not fit.
   [[nodiscard]] Slab checked(NativePool& pool, const Net& heads, Size obs_size, const Memory& memory) const {
     pool.require_idle("rollout");
+    return checked(static_cast<Size>(pool.rows().num_rows()), static_cast<Size>(pool.rows().num_drawn()), heads,
+                   obs_size, memory);
+  }
+
+  /// The same, of so many rows whose episodes have so many numbers besides.
+  [[nodiscard]] Slab checked(Size B, Size num_info, const Net& heads, Size obs_size, const Memory& memory) const {
     const Size T = axis(reward, "reward", 2, 0);
-    const auto B = static_cast<Size>(pool.rows().num_rows());
     const Size D = obs_size;
     const auto K = static_cast<Size>(heads.num_actions);
     const bool gaussian = heads.head == Head::gaussian;
@@ -61,7 +66,7 @@ struct SlabArrays {
             numbers<float>(final_obs, "final_obs", {T * B, D}),
             numbers<double>(episode_return, "episode_return", {T, B}),
             numbers<std::int64_t>(episode_length, "episode_length", {T, B}),
-            numbers<double>(drawn, "drawn", {T, B, static_cast<Size>(pool.rows().num_drawn())}),
+            numbers<double>(drawn, "drawn", {T, B, num_info}),
             memory};
   }
 };

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "bind/protobuf.hpp"
+#include "remote/messages.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -21,14 +21,12 @@ namespace {
 
 using shoal::Block;
 using shoal::kBlock;
-using shoal::kNumber;
+using shoal::MessagePart;
 using shoal::MessageReader;
 using shoal::MessageWriter;
+using shoal::padded;
+using shoal::put;
 using shoal::tag_of;
-
-constexpr std::size_t kAlignment = 64;
-
-std::size_t padded(std::size_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
 
 PyArrayObject* item_of(nb::list arrays, std::size_t i) {
   return reinterpret_cast<PyArrayObject*>(PyList_GET_ITEM(arrays.ptr(), static_cast<Py_ssize_t>(i)));
@@ -59,13 +57,6 @@ std::size_t packed_size(nb::list arrays, bool to_write) {
     size += padded(bytes_of(array));
   }
   return size;
-}
-
-/// Writes `size` bytes, and zeros up to the next leaf.
-char* put(char* to, const void* from, std::size_t size) {
-  std::memcpy(to, from, size);
-  std::memset(to + size, 0, padded(size) - size);
-  return to + padded(size);
 }
 
 void put_all(char* to, nb::list arrays) {
@@ -222,77 +213,17 @@ bool is_finite(PyArrayObject* array) {
 
 nb::bytes pack_step(std::uint64_t number, std::uint32_t first, std::uint32_t count, nb::list arrays) {
   const std::size_t action = packed_size(arrays, false);
-  const std::size_t step = shoal::number_size(first) + shoal::number_size(count) + shoal::block_size(action);
+  const shoal::StepSizes sizes(number, first, count, action);
   char* to = nullptr;
-  nb::bytes made = room(shoal::number_size(number) + shoal::block_size(step), &to);
-  MessageWriter writer(to);
-  writer.number(1, number);
-  writer.block(4, step);
-  writer.number(1, first);
-  writer.number(2, count);
-  writer.block(3, action);
-  put_all(writer.take(action), arrays);
+  nb::bytes made = room(sizes.message, &to);
+  put_all(shoal::begin_step(to, sizes, number, first, count, action), arrays);
   return made;
-}
-
-/// The numbers and the blocks of a message within a message, by their fields.
-struct Part {
-  std::uint64_t number = 0;      ///< of the message around it
-  std::uint64_t values[4] = {};  ///< of fields 1 to 3
-  Block blocks[6] = {};          ///< of fields 3 to 5
-};
-
-/// Reads field `field`, a message whose fields are `numbers` of numbers and then `blocks` of blocks; false for anything
-/// that it has not, or has twice.
-bool read_part(const char* data, Block whole, int field, int numbers, int blocks, Part& found) {
-  MessageReader reader(data, whole);
-  std::uint64_t tag = 0;
-  Block inner;
-  bool has_part = false;
-  unsigned seen = 0;
-  const auto fresh = [&seen](std::uint64_t bit) {
-    const bool is_new = (seen >> bit & 1U) == 0;
-    seen |= 1U << bit;
-    return is_new;
-  };
-  while (!reader.done()) {
-    if (!reader.tag(tag)) {
-      return false;
-    }
-    if (tag == tag_of(1, kNumber) && fresh(0)) {
-      if (!reader.varint(found.number)) {
-        return false;
-      }
-    } else if (tag == tag_of(field, kBlock) && !has_part && reader.block(inner)) {
-      has_part = true;
-    } else {
-      return false;
-    }
-  }
-  MessageReader part(data, inner);
-  while (has_part && !part.done()) {
-    if (!part.tag(tag)) {
-      return false;
-    }
-    const auto which = static_cast<int>(tag >> 3);
-    if (tag >> 3 > static_cast<std::uint64_t>(numbers + blocks) || which < 1 || !fresh(tag >> 3)) {
-      return false;
-    }
-    if (which <= numbers) {
-      if (tag != tag_of(which, kNumber) || !part.small(found.values[which])) {
-        return false;
-      }
-    } else if (tag != tag_of(which, kBlock) || !part.block(found.blocks[which])) {
-      return false;
-    }
-  }
-  return has_part;
 }
 
 nb::object read_step(nb::bytes data, std::size_t at, std::size_t size) {
   within(data, at, size);
-  Part part;
-  if (!read_part(data.c_str(), {at, size}, 4, 2, 1, part)) {
+  MessagePart part;
+  if (!shoal::read_step_part(data.c_str(), {at, size}, part)) {
     return nb::none();
   }
   return nb::make_tuple(part.number, part.values[1], part.values[2], part.blocks[3].at, part.blocks[3].size);
@@ -345,17 +276,11 @@ nb::object pack_rows(std::uint64_t number, std::uint32_t first, bool masked, nb:
   const auto count = static_cast<std::uint32_t>(PyArray_DIM(reinterpret_cast<PyArrayObject*>(terminated.ptr()), 0));
   const std::size_t whole = packed_size(arrays, false);
   const std::size_t last = ended.size();
-  const std::size_t rows = shoal::number_size(first) + shoal::number_size(count) + shoal::number_size(masked) +
-                           shoal::block_size(whole) + (last > 0 ? shoal::block_size(last) : 0);
+  const shoal::RowsSizes sizes(number, first, count, masked, whole, last);
   char* to = nullptr;
-  nb::bytes made = room(shoal::number_size(number) + shoal::block_size(rows), &to);
+  nb::bytes made = room(sizes.message, &to);
   MessageWriter writer(to);
-  writer.number(1, number);
-  writer.block(3, rows);
-  writer.number(1, first);
-  writer.number(2, count);
-  writer.number(3, masked);
-  writer.block(4, whole);
+  shoal::begin_rows(writer, sizes, number, first, count, masked, whole);
   put_all(writer.take(whole), arrays);
   if (last > 0) {
     writer.block(5, last);
@@ -365,8 +290,8 @@ nb::object pack_rows(std::uint64_t number, std::uint32_t first, bool masked, nb:
 }
 
 nb::object read_rows(nb::bytes data) {
-  Part part;
-  if (!read_part(data.c_str(), {0, data.size()}, 3, 3, 2, part)) {
+  MessagePart part;
+  if (!shoal::read_rows_part(data.c_str(), {0, data.size()}, part)) {
     return nb::none();
   }
   return nb::make_tuple(part.number, part.values[1], part.values[2], part.values[3] != 0, part.blocks[4].at,

@@ -181,6 +181,9 @@ class MlpPlan {
  private:
   template <class Plan>
   friend class Rollout;
+  template <class Plan>
+  friend class RolloutSteps;
+  friend class LinkedRollout;
 
   // What a rollout asks of a plan besides its memory for acting.
   [[nodiscard]] int num_actions() const noexcept { return net_.num_actions; }

@@ -153,6 +153,8 @@ class RecurrentPlan {
  private:
   template <class Plan>
   friend class Rollout;
+  template <class Plan>
+  friend class RolloutSteps;
 
   [[nodiscard]] int num_actions() const noexcept { return net_.heads.num_actions; }
   [[nodiscard]] const int* action_nvec() const noexcept { return net_.heads.nvec; }

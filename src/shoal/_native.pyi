@@ -547,6 +547,57 @@ def panel_product(x: Annotated[NDArray, dict(device='cpu', writable=False)], pan
     x [n, in] times weights in panels, plus `bias` [out], into `out` [n, out], all float32. `finish`: keep; swish, through x sigmoid(x); times or plus `other` [n, out]. A row does not depend on the others.
     """
 
+class Channel:
+    """
+    A Unix socket of messages after their lengths, for calls that read and write many of them.
+    """
+
+    def __init__(self, socket: int) -> None:
+        """
+        A descriptor, which is duplicated: it may be closed elsewhere meanwhile.
+        """
+
+    def load(self, data: bytes) -> None:
+        """As though these bytes had been received, and nothing else."""
+
+    @property
+    def unread(self) -> bytes:
+        """What was received and belongs to no message that was read."""
+
+def serve_steps(pool: Pool, channel: Channel, number: int, spin_s: float, most_s: float) -> tuple[int, list[bytes], bytes, bool]:
+    """
+    Answers requests to step all of the pool's rows, from number + 1 on, until something else comes, or nothing for spin_s, or about most_s seconds have passed.
+
+    Returns the number of the last request that was answered; the last replies, four at most; the bytes at the end of the last frame that the client has not taken yet; whether it was ended as nothing came.
+    """
+
+class LinkedRollout:
+    """
+    A rollout of rows on servers: it acts, sends, waits and records in native code.
+    """
+
+    def __init__(self, plan: MlpPlan, servers: Sequence[tuple[int, int]], num_info: int, arrays: Sequence[Annotated[NDArray, dict(device='cpu')]], seed: int, stream: int, rows: Annotated[NDArray, dict(device='cpu', writable=False)], *, epsilon: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
+        """
+        servers: of each its rows and the number of the last request. num_info: numbers of each episode besides. arrays: from current_obs to drawn, as MlpPlan.rollout takes them.
+        """
+
+    def run(self, channels: Sequence[Channel], most_s: float) -> int:
+        """
+        Goes on with a channel to each server. Returns -1 where all is done, -2 where about most_s seconds have passed, else the server whose stream something is to be done about.
+        """
+
+    def requests(self) -> list[tuple[int, bytes | None, bytes]]:
+        """
+        Of each server the number of the last request, the request if its reply has not come, and the bytes at the end of its frame that nobody has sent: whoever calls sends them.
+        """
+
+    def take(self, server: int, data: bytes, at: int, size: int, final_at: int, final_size: int) -> None:
+        """The reply that a server's rows wait for, as `read_rows` found it."""
+
+    @property
+    def acting_s(self) -> float:
+        """Seconds of acting so far."""
+
 class ReplayRings:
     """
     A ring of records for each row, in a block of bytes that processes may share.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CALL_RESET = "call reset(seed) and recv() first"
+HALFWAY = "a step failed halfway; call reset(seed) or restore(state)"
 
 
 class InFlight:

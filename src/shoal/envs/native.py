@@ -112,7 +112,9 @@ class NativeEnv:
         except ValueError as error:
             raise ConfigError(f"{env_id}: {error}") from error
         self.capabilities = Capabilities(
-            restartable=True, can_render=self.pool.frame != (0, 0)
+            restartable=True,
+            can_render=self.pool.frame != (0, 0),
+            always_valid=True,
         )
         self._action = ActionCheck(self.spec)
         self._in_flight = InFlight(num_rows)

@@ -34,6 +34,8 @@ class Capabilities:
     """Rows go on exactly after `restore`; else each is cut as truncated there, and begins anew."""
     can_render: bool = False
     """`render` draws a row."""
+    always_valid: bool = False
+    """Every step of every row is valid."""
     frames_per_s: float = 30.0
     """The frame rate at which an episode plays in real time, one frame per step."""
 
@@ -159,6 +161,26 @@ class VecEnv(Protocol):
     def close(self) -> None:
         """Frees what the rows hold; may be called twice."""
         ...
+
+
+class Linked(Protocol):
+    """Rows on servers whose rollouts may run in native code."""
+
+    obs: NDArray[np.float32]
+    """What all rows see [B, ...]."""
+
+    def servers(self) -> list[tuple[int, int]]:
+        """Of each server its rows and the number of the last request."""
+        ...
+
+    def roll(self, rollout: _native.LinkedRollout) -> None:
+        """Runs a rollout that was made with `servers`; EnvError as of `recv`."""
+        ...
+
+
+def linked_of(env: VecEnv) -> Linked | None:
+    """The rows as a native rollout takes them that go over sockets of this machine; None of others."""
+    return getattr(env, "linked", None)
 
 
 def slowest_of(env: VecEnv) -> float | None:

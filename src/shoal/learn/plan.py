@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from shoal.envs.vec_env import NativePool
+    from shoal.envs.vec_env import Linked, NativePool
     from shoal.learn.gradients import Lowered
     from shoal.types import Bools, Spec, Tree
 
@@ -171,6 +171,11 @@ class Plan:
         clipped = np.clip(action, self.space.low, self.space.high)
         return clipped.astype(self.space.dtype, copy=False)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the policy has a memory."""
+        return not isinstance(self.native, _native.MlpPlan)
+
     def can_roll(self) -> bool:
         """Whether a whole rollout may run natively: observations and actions are the policy's as they are."""
         return self._plain and not self._shifted
@@ -203,6 +208,33 @@ class Plan:
             noise.stream,
             noise.rows,
             **_explored(epsilon),
+        )
+
+    def linked_rollout(
+        self,
+        linked: Linked,
+        slab: RolloutArrays,
+        start: NDArray[np.bool_],
+        noise: Noise,
+        *,
+        epsilon: NDArray[np.float32] | None = None,
+    ) -> _native.LinkedRollout:
+        """What fills the slab as `rollout` does, of a policy without memory, with rows on servers."""
+        assert isinstance(self.native, _native.MlpPlan)
+        return _native.LinkedRollout(
+            self.native,
+            linked.servers(),
+            slab.episode_info.shape[-1],
+            [
+                linked.obs.reshape(len(start), -1),
+                start.view(np.uint8),
+                noise.steps,
+                *_arrays_of(slab),
+            ],
+            noise.seed,
+            noise.stream,
+            noise.rows,
+            epsilon=epsilon,
         )
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from shoal.types import Bools, Ready, Spec, Tree
 
+MOST_NATIVE_BYTES = 120 << 10
+"""Of a message that native calls read: larger ones take long anyway."""
 TURNS = ("turn", "game_over")
 """What rows have besides where not all of them always act."""
 
@@ -35,6 +37,23 @@ def ready_layout(spec: Spec, *, masked: bool) -> Layout:
     if spec.agents:
         leaves += [Leaf((name,), np.dtype(np.bool_), ()) for name in TURNS]
     return Layout(tuple(leaves))
+
+
+def fits_native(spec: Spec, num_rows: int) -> bool:
+    """Whether native calls read and write messages about all of so many rows: plain ones, which are short."""
+    leaves = spec.observation.leaves + spec.action.leaves
+    kinds = [(leaf.path, leaf.dtype.name) for leaf in leaves]
+    if kinds not in (
+        [((), "float32"), ((), "float32")],
+        [((), "float32"), ((), "int64")],
+    ):
+        return False
+    if spec.masked or spec.agents:
+        return False
+    _, nbytes = ready_layout(spec, masked=False).offsets((num_rows,))
+    _, final = spec.observation.offsets((num_rows,))
+    _, action = spec.action.offsets((num_rows,))
+    return max(nbytes + final, action) <= MOST_NATIVE_BYTES
 
 
 class Batch:

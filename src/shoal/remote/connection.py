@@ -60,7 +60,8 @@ class Connection:
         self._link: Link | None = None
         self._session = ""
         self._ping_s = PING_S
-        self._number = 0
+        self.number = 0
+        """Of the last request."""
         self.pending: deque[int] = deque()
         """Requests whose replies are waited for."""
         self._closed = threading.Event()
@@ -104,19 +105,19 @@ class Connection:
 
     def send(self, **what: Any) -> None:
         """Sends a request of one kind."""
-        number = self._number + 1
+        number = self.number + 1
         self._post(wire.Request(number=number, **what).SerializeToString())
 
     def step(self, first: int, count: int, action: list[NDArray[Any]]) -> None:
         """Sends a request to step rows, with the leaves of their actions."""
-        self._post(_native.pack_step(self._number + 1, first, count, action))
+        self._post(_native.pack_step(self.number + 1, first, count, action))
 
     def _post(self, data: bytes) -> None:
         """Sends the next request."""
         assert self._link is not None
-        self._number += 1
-        self.pending.append(self._number)
-        self._link.send(self._number, data)
+        self.number += 1
+        self.pending.append(self.number)
+        self._link.send(self.number, data)
 
     def receive(self, kind: str) -> Any:
         """The reply of this kind to the oldest request.
@@ -141,6 +142,28 @@ class Connection:
                 f"the server at {self.server} answered with {found!r} where {kind!r} belongs"
             )
         return reply if kind == "rows" else getattr(reply, kind)
+
+    def lend(self) -> _native.Channel | None:
+        """The socket for native calls, as of `Link.lend`, when no request is under way but the last."""
+        assert self._link is not None
+        return self._link.lend()
+
+    def take_back(self, number: int, under_way: bytes | None, rest: bytes) -> None:
+        """After native calls, as of `Link.take_back`."""
+        assert self._link is not None
+        self.number = number
+        self.pending.clear()
+        if under_way is not None:
+            self.pending.append(number)
+        self._link.take_back(number, under_way, rest)
+
+    def mend(self) -> None:
+        """Connects anew where nothing is under way and the stream broke; EnvError where that cannot be."""
+        assert self._link is not None
+        try:
+            self._link.mend()
+        except EOFError as error:
+            raise self._lost(error) from None
 
     def forget(self) -> None:
         """Nobody waits for the replies that are under way."""
@@ -172,9 +195,12 @@ class Connection:
                 "be reached any more"
             ) from None
         except EOFError as error:
-            raise EnvError(
-                f"the connection to the server at {self.server} is lost ({error})"
-            ) from None
+            raise self._lost(error) from None
+
+    def _lost(self, error: EOFError) -> EnvError:
+        return EnvError(
+            f"the connection to the server at {self.server} is lost ({error})"
+        )
 
 
 def _error_of(failure: wire.Failure, server: str) -> Exception:

@@ -29,6 +29,7 @@ def write_description(env: VecEnv) -> str:
     """The JSON of a backend's rows: what a row observes and does, how its arrays are packed, what it can do."""
     said = _form(env.spec)
     said["can_save"] = env.capabilities.can_save
+    said["always_valid"] = env.capabilities.always_valid
     said["frames_per_s"] = env.capabilities.frames_per_s
     return json.dumps(said, allow_nan=False)
 
@@ -59,7 +60,9 @@ def read_description(text: str) -> tuple[Spec, Capabilities]:
     said, spec = _read(text)
     try:
         can = Capabilities(
-            can_save=bool(said["can_save"]), frames_per_s=float(said["frames_per_s"])
+            can_save=bool(said["can_save"]),
+            always_valid=said.get("always_valid") is True,
+            frames_per_s=float(said["frames_per_s"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(error) from error

@@ -12,6 +12,7 @@ import threading
 import time
 from math import inf
 
+from shoal import _native
 from shoal.types import EnvError
 
 LENGTH = struct.Struct("<I")
@@ -38,6 +39,8 @@ class Frames:
         if connected.family != socket.AF_UNIX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._encrypted = isinstance(connected, ssl.SSLSocket)
+        self._channel: _native.Channel | None = None
+        """For native calls, once there was one."""
         connected.settimeout(0.0 if self._encrypted else None)
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
@@ -105,6 +108,34 @@ class Frames:
                 f"a message of {size:,} bytes is announced, more than the {self.most_bytes:,} that one may have"
             )
         return self._take(size, deadline)
+
+    def lend(self) -> _native.Channel | None:
+        """The socket, for a native call that sends and receives in place of this object until `take_back`.
+
+        None where it is encrypted; EOFError where it is closed.
+        """
+        if self._encrypted:
+            return None
+        if self._channel is None:
+            try:
+                self._channel = _native.Channel(self._socket.fileno())
+            except RuntimeError as error:
+                raise EOFError(str(error)) from None
+        self._channel.load(bytes(self._view[self._first : self._last]))
+        return self._channel
+
+    def take_back(self, rest: bytes, *, quiet: bool = False) -> None:
+        """After a native call, which left the `rest` of a frame to be sent; OSError where the other side is gone.
+
+        `quiet`: it has waited in vain for a while.
+        """
+        assert self._channel is not None
+        unread = self._channel.unread
+        self._view[: len(unread)] = unread
+        self._first, self._last = 0, len(unread)
+        self._spins = not quiet
+        if rest:
+            self._socket.sendall(rest)
 
     def limit_sends(self, seconds: float) -> None:
         """From now on a message that the other side does not take in so many seconds is given up: OSError."""

@@ -19,6 +19,7 @@ from shoal.remote.streams import SessionGoneError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shoal import _native
     from shoal.remote.streams import Stream
 
 _LOG = logging.getLogger(__name__)
@@ -99,6 +100,43 @@ class Link:
             while unanswered and unanswered[0][0] <= reply.number:
                 unanswered.popleft()
             return reply
+
+    def lend(self) -> _native.Channel | None:
+        """The socket that it goes over, for native calls in place of `send` and `receive` until `take_back`.
+
+        Nobody else sends or connects meanwhile. None where it has no such socket, or that is closed.
+        """
+        self._lock.acquire()
+        channel = None
+        try:
+            with suppress(EOFError):  # the next `receive` says so
+                channel = self._stream.lend()
+        finally:
+            if channel is None:
+                self._lock.release()
+        return channel
+
+    def take_back(self, number: int, under_way: bytes | None, rest: bytes) -> None:
+        """After native calls, which have sent requests up to a number.
+
+        Args:
+            number: of the last one.
+            under_way: that one, if its reply has not come.
+            rest: the bytes at the end of its frame that are still to be sent.
+        """
+        self._unanswered.clear()
+        if under_way is not None:
+            self._unanswered.append((number, under_way))
+        self.sent_s = time.monotonic()
+        try:
+            with suppress(EOFError):
+                self._stream.take_back(rest)
+        finally:
+            self._lock.release()
+
+    def mend(self) -> None:
+        """Another stream in the place of one that broke while nothing was under way; EOFError where there is none."""
+        self._connect(self._stream, "it broke while nobody used it")
 
     def look(self, ping_s: float) -> None:
         """Called now and then: the server hears something every `ping_s` seconds; a broken connection is noticed."""

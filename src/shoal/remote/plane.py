@@ -17,8 +17,9 @@ from shoal.remote import environments_pb2 as wire
 from shoal.remote.address import split_port
 from shoal.remote.frames import MOST_BYTES, Frames
 from shoal.remote.greetings import GREETING_S, MOST_GREETING_BYTES
-from shoal.remote.messages import read_request, to_bytes
+from shoal.remote.messages import StepRequest, read_request, to_bytes
 from shoal.remote.sessions import PONG, failure
+from shoal.remote.streams import TLS, UNIX
 from shoal.types import ConfigError, EnvError
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 ENDINGS = (EOFError, TimeoutError, EnvError, OSError, DecodeError)
 """What a client may do to end its stream: go, say nothing, or send what is no message."""
-UNIX, TLS = "a Unix socket", "a TLS socket"
-"""What frames go over, in words."""
 
 
 class Plane:
@@ -137,6 +136,8 @@ class Plane:
                     reply = session.answer(request)
                     if reply.number:
                         frames.send(to_bytes(reply))
+                    if request.__class__ is StepRequest:
+                        session.go_on(frames)
             finally:
                 self._sessions.detach(name, end)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from shoal.envs.actions import ActionCheck
-from shoal.envs.in_flight import CALL_RESET, InFlight
+from shoal.envs.in_flight import CALL_RESET, HALFWAY, InFlight
 from shoal.envs.outputs import MAX_VIEWS, Outputs
 from shoal.envs.vec_env import row_seeds
 from shoal.remote import environments_pb2 as wire
@@ -18,6 +18,7 @@ from shoal.remote.arrivals import Arrivals
 from shoal.remote.batches import Batches
 from shoal.remote.connection import Connection
 from shoal.remote.description import differences
+from shoal.remote.linked import linked_servers
 from shoal.remote.recovery import Recovery
 from shoal.remote.settings import Terms
 from shoal.remote.states import pack, unpack
@@ -142,11 +143,13 @@ class RemoteEnv:
         self._sends = Sends(self._rows, spec.action)
         self._asked: list[deque[Connection]] = [deque() for _ in connections]
         """Of each server, the sessions that parts under way were asked of: another one may have taken its place."""
-        self._in_flight = InFlight(self.num_rows)
+        in_flight = self._in_flight = InFlight(self.num_rows)
         self._check = ActionCheck(spec)
         self.out = Outputs(spec, self.num_rows)
         self._arrivals = Arrivals(spec, self.out)
         self._recovery = Recovery(connections, self._rows, self.out, terms)
+        linked = linked_servers(connections, self._rows, self._arrivals, in_flight)
+        self.linked = None if self._recovery.survives else linked
 
     @property
     def spec(self) -> Spec:
@@ -289,9 +292,7 @@ class RemoteEnv:
             for part in parts:
                 self._take_part(part)
         except BaseException:
-            self._in_flight.stop(
-                "a step failed halfway; call reset(seed) or restore(state)"
-            )
+            self._in_flight.stop(HALFWAY)
             raise
 
     def _take_part(self, part: Part) -> None:

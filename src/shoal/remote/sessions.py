@@ -9,10 +9,11 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from shoal import _native
 from shoal.remote import environments_pb2 as wire
-from shoal.remote.batches import Batches, ReadyWriter, ready_layout
-from shoal.remote.frames import MOST_BYTES
-from shoal.remote.messages import StepRequest
+from shoal.remote.batches import Batches, ReadyWriter, fits_native, ready_layout
+from shoal.remote.frames import MOST_BYTES, SPIN_S
+from shoal.remote.messages import Packed, StepRequest
 from shoal.remote.settings import Guard
 from shoal.remote.states import ROOM, pack, unpack
 from shoal.types import ConfigError, EnvError, text_of
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoal.envs.vec_env import VecEnv
-    from shoal.remote.messages import Packed
+    from shoal.remote.frames import Frames
 
 PROTOCOL = 2
 """Of the messages; both sides must have the same."""
 KEPT = 4
 """The last replies of a session, for a client that comes back and has not received them; it waits for 3 at most."""
+MOST_S = 0.02
+"""How long a session stays in native code at a time, where somebody may wait for it."""
 LOOK_S = 1.0
 """At most: how often somebody looks who has not been heard of for too long."""
 
@@ -48,6 +51,11 @@ class Session:
         """When its stream broke; None where it has one, or never had."""
         self.end: Callable[[], None] = _nothing
         """Ends the stream of the client, where there is one."""
+        self.closing = False
+        """Whether its rows are to be closed."""
+        rows = env.native_pool
+        plain = rows is not None and fits_native(env.spec, env.num_rows)
+        self._pool = rows.pool if rows is not None and plain else None
         self._actions = Batches(env.spec.action)
         self._writer = ReadyWriter(env.spec)
         self._kept: deque[Any] = deque([wire.Reply(number=number)], KEPT)
@@ -69,6 +77,26 @@ class Session:
                 reply = self._again(number)
             self.heard_s = time.monotonic()
             return reply
+
+    def go_on(self, frames: Frames) -> None:
+        """Answers requests to step all rows in native code, where that can be, for as long as they come at once.
+
+        Whatever else comes is left for `answer`. Errors as of `Frames`.
+        """
+        if self._pool is None or self.closing:
+            return
+        with self.lock:
+            channel = frames.lend()
+            if channel is None:
+                return
+            last = self._kept[-1].number
+            number, replies, rest, quiet = _native.serve_steps(
+                self._pool, channel, last, SPIN_S, MOST_S
+            )
+            first = number - len(replies) + 1
+            self._kept.extend(Packed(first + i, data) for i, data in enumerate(replies))
+            self.heard_s = time.monotonic()
+        frames.take_back(rest, quiet=quiet)
 
     def _tried(self, request: Any) -> Any:
         try:
@@ -241,6 +269,7 @@ class Sessions:
             session = self._open.pop(name, None)
         if session is None:
             return
+        session.closing = True
         with (
             session.lock,
             suppress(Exception),

@@ -16,8 +16,11 @@ from shoal.remote.messages import read_reply
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
+    from shoal import _native
     from shoal.remote.frames import Frames
 
+UNIX, TLS = "a Unix socket", "a TLS socket"
+"""What frames go over, in words."""
 NO_MESSAGE = "it sent what is no message"
 NAME = "shoal.v1.Environments"
 """Of the service, as gRPC knows it."""
@@ -48,6 +51,14 @@ class Stream(Protocol):
 
     def look(self) -> None:
         """Called now and then by another thread."""
+        ...
+
+    def lend(self) -> _native.Channel | None:
+        """Its socket for a native call, as of `Frames.lend`; None where it has none for that."""
+        ...
+
+    def take_back(self, rest: bytes) -> None:
+        """After that call; EOFError where the server is gone."""
         ...
 
     def close(self) -> None:
@@ -100,6 +111,12 @@ class GrpcStream:
             self._late = True
             self._replies.cancel()
 
+    def lend(self) -> None:
+        """There is no socket of its own."""
+
+    def take_back(self, rest: bytes) -> None:
+        """Nothing was lent."""
+
     def close(self) -> None:
         """Ends the call."""
         self._requests.put(None)
@@ -139,6 +156,18 @@ class FrameStream:
 
     def look(self) -> None:
         """Nothing: `receive` has a deadline."""
+
+    def lend(self) -> _native.Channel | None:
+        """The socket, where it is not encrypted."""
+        return self._frames.lend()
+
+    def take_back(self, rest: bytes) -> None:
+        """The socket is used from here again."""
+        try:
+            self._frames.take_back(rest)
+        except OSError as error:
+            self.close()  # half of a message may be under way
+            raise EOFError(str(error)) from error
 
     def close(self) -> None:
         """Closes the socket."""

@@ -17,6 +17,7 @@ from shoal.learn.plan import Noise
 from shoal.memory.slab import Slab
 from shoal.memory.states import state_layout
 from shoal.stream.collector import Collector
+from shoal.stream.linked import linked_rollouts
 from shoal.stream.roles import Role, casting
 from shoal.stream.schedules import Async, Overlap
 from shoal.types import ConfigError, map_tree, select
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from shoal.learn.plan import Plan
     from shoal.stream.actors.shard import Sharding
     from shoal.stream.ending import Ending
+    from shoal.stream.linked import LinkedRollouts
     from shoal.stream.meter import Meter
     from shoal.stream.roles import Cast, Policies
     from shoal.stream.schedules import Schedule
@@ -102,6 +104,9 @@ class InProcess:
         alone = self.roles[0] if len(self.roles) == len(groups) == 1 else None
         self.plan = None if alone is None else _fused_plan(env, alone, acting)
         """What collects a whole rollout in one native call, where that can be."""
+        self._linked = None if alone is None else _linked(env, alone, acting)
+        self._whole = self.plan is not None
+        """Whether the last rollout was such a call."""
 
     @property
     def native(self) -> bool:
@@ -126,15 +131,22 @@ class InProcess:
             for slab in self.slabs:
                 slab.clear()
         between = between or self._ending
-        if self.plan is None or self.under_way:
+        linked = self._linked
+        whole = self.plan is not None or (linked is not None and linked.ready)
+        self._whole = whole and not self.under_way
+        begun = time.perf_counter()
+        if not self._whole:
             episodes = self._collect(between)
             slowest = slowest_of(self.env)
             if slowest is not None:
                 self.meter.note("speed/slowest_worker", slowest)
-            return episodes
-        if between.due():
-            between.pause()
-        return self._collect_natively(self.plan)
+        else:
+            if between.due():
+                between.pause()
+            episodes = self._collect_whole()
+        if linked is not None:
+            linked.took_s = time.perf_counter() - begun
+        return episodes
 
     def add_slabs(self, count: int) -> None:
         """From now on rollouts lie in so many slabs more, in turn."""
@@ -160,7 +172,7 @@ class InProcess:
     @property
     def ended_at(self) -> list[int]:
         """In which step each episode of the last rollout ended."""
-        if self.plan is None:
+        if not self._whole:
             return self.collector.under_way.ended_at
         return (self.slabs[0].final_index >= 0).nonzero()[0].tolist()
 
@@ -209,6 +221,15 @@ class InProcess:
                 slab.fill_next_values(last, role.final_values)
         return episodes
 
+    def _collect_whole(self) -> Episodes:
+        """In one native call, or a few of them."""
+        if self.plan is not None:
+            return self._collect_natively(self.plan)
+        assert self._linked is not None
+        self._linked.collect(self.slabs[0], self.acting, self.meter)
+        _check_finite(self.env, self.slabs)
+        return self.slabs[0].episodes(self.env.spec.info_keys)
+
     def _collect_natively(self, plan: Plan) -> Episodes:
         """Acts, steps and records in one native call."""
         role, slab, rows = self.roles[0], self.slabs[0], self.env.native_pool
@@ -251,13 +272,26 @@ def slab_of(
 
 def _fused_plan(env: VecEnv, role: Role, acting: Acting) -> Plan | None:
     """The plan by which one native call collects a whole rollout of one role, where that can be."""
-    actor = role.actor
     whole = acting.act_block % env.spec.num_agents == 0
-    if not isinstance(actor, PlanActor) or not whole:
+    if not whole or env.native_pool is None:
         return None
-    if env.native_pool is None or not actor.plan.can_roll() or acting.states:
+    return _rolling_plan(role, acting)
+
+
+def _rolling_plan(role: Role, acting: Acting) -> Plan | None:
+    """A role's plan, where that can collect whole rollouts."""
+    actor = role.actor
+    if not isinstance(actor, PlanActor) or not actor.plan.can_roll() or acting.states:
         return None
     return actor.plan
+
+
+def _linked(env: VecEnv, role: Role, acting: Acting) -> LinkedRollouts | None:
+    """What collects a rollout of rows on servers by native calls, where that can be."""
+    plan = _rolling_plan(role, acting)
+    if plan is None or plan.remembers or acting.executed:
+        return None
+    return linked_rollouts(env, role, plan, acting.act_block)
 
 
 def _check_finite(env: VecEnv, slabs: list[Slab]) -> None:
