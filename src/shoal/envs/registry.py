@@ -92,31 +92,43 @@ def make(
         _check_absence(env, backend)
     elif backend in ("auto", "native"):
         return _native_rows(env, num_envs, num_threads, fixed, ranges, info_keys, seen)
-    name = name_of(env)
     if is_batched(env, backend):
         _check_batched(env, ranges, seen)
         rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
         rows.keeper.tolerance = seen.tolerance
         return _preprocessed(rows, seen)
-    simulated = _simulated(
+    rows = _simulated(
         env, num_envs, backend, num_threads, fixed, ranges, seen, info_keys
-    )
-    if simulated is not None:
-        return _preprocessed(simulated, seen)
-    factory, keys = _as_seen(factory_of(env, fixed), name, seen, info_keys)
-    if backend == "workers":
-        rows = processes.make(
-            factory,
-            num_envs,
-            name=name,
-            info_keys=keys,
-            ranges=ranges,
-            workers=workers,
-            tolerance=seen.tolerance,
-        )
-    else:
-        rows = _in_process(factory, num_envs, name, keys, ranges, seen.tolerance)
+    ) or _in_python(env, num_envs, backend, fixed, ranges, seen, info_keys, workers)
     return _preprocessed(rows, seen)
+
+
+def _in_python(
+    env: str | Callable[..., Any],
+    num_envs: int,
+    backend: str,
+    env_kwargs: dict[str, Any],
+    ranges: Ranges,
+    preprocessing: Preprocessing,
+    info_keys: tuple[str, ...],
+    workers: Workers | None,
+) -> VecEnv:
+    """Rows of Python environments, in this process or in others."""
+    name, tolerance = name_of(env), preprocessing.tolerance
+    factory, keys = _as_seen(
+        factory_of(env, env_kwargs), name, preprocessing, info_keys
+    )
+    if backend != "workers":
+        return _in_process(factory, num_envs, name, keys, ranges, tolerance)
+    return processes.make(
+        factory,
+        num_envs,
+        name=name,
+        info_keys=keys,
+        ranges=ranges,
+        workers=workers,
+        tolerance=tolerance,
+    )
 
 
 def _as_seen(
