@@ -18,7 +18,7 @@ STEPS, ROWS, OBS = 3, 4, 5
 CONTROLS = 2
 # Of a function that may be called with anything, and of a pointer: what addresses are cannot be checked, so that these
 # two are never spoiled.
-NOTHING = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p).value
+NOTHING = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p).value or 0
 POINTER = ctypes.c_void_p()
 
 
