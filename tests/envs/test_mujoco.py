@@ -42,7 +42,8 @@ def started(env_id: str, backend: str, **settings: Any) -> VecEnv:
 
 def drive(rows: VecEnv, steps: int, seed: int) -> list[NDArray[Any]]:
     """What random actions come to."""
-    rng, space, seen = np.random.default_rng(seed), rows.spec.action_space, []
+    rng, seen = np.random.default_rng(seed), list[NDArray[Any]]()
+    space: Any = rows.spec.action_space
     for _ in range(steps):
         rows.send(BOTH, rng.uniform(space.low, space.high, (2, *space.shape)).astype(np.float32))
         ready = rows.recv()
