@@ -60,7 +60,8 @@ class SteppingCalls:
         return _native.StepRecorder, [*args, np.zeros(shape, np.int32), *rows, 1, 2, epsilon], {}
 
     def call_see(self) -> Call:
-        return self.any("recorder")[0].see, [self.floats(ROWS, OBS)], {}
+        kind = self.pick([np.float32, np.float64])
+        return self.any("recorder")[0].see, [self.floats(ROWS, OBS).astype(kind)], {}
 
     def call_watch(self) -> Call:
         flags = [self.flags(ROWS) for _ in range(3)]

@@ -673,7 +673,7 @@ class StepRecorder:
 
     def see(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
         """
-        What the rows see, float32 [B, D], is read there at every act from now on.
+        What the rows see, float32 or float64 [B, D], is read there at every act from now on.
         """
 
     def watch(self, reward: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], truncated: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
