@@ -14,7 +14,7 @@ from gymnasium.wrappers import TransformObservation
 
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
-from shoal.learn.acting import Acting
+from shoal.learn.acting import Acting, make_actor
 from shoal.stream import collector
 from shoal.stream.straight import Straight, straight_of
 from tests.stream.test_actors import learner_of, moved, stream_of
@@ -22,7 +22,6 @@ from tests.stream.test_rollouts import kept
 
 if TYPE_CHECKING:
     from shoal.types import Steps
-
 
 
 def in_float64() -> gym.Env[Any, Any]:
@@ -85,3 +84,20 @@ def test_it_is_taken(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == 4
     assert isinstance(made[0], Straight)
     assert all(one is made[0] for one in made)
+
+
+def test_a_rollout_is_converted_once_until_torch_writes_to_it() -> None:
+    with closing(make(in_float64, 3)) as env:
+        learner = learner_of(env.spec)
+        steps = next(stream_of(env, learner))
+        actor: Any = make_actor(learner.policy, env.spec, 3, Acting(5))
+        weights, index = actor.snapshot.flat.clone().requires_grad_(), np.arange(21, dtype=np.int32)
+
+        def values() -> torch.Tensor:
+            return actor.plan.gradients.outputs(steps, index, weights).value
+
+        before, samples = values(), actor.plan.gradients._samples
+        assert torch.equal(values(), before)
+        assert actor.plan.gradients._samples is samples
+        steps.obs.add_(1.0)
+        assert not torch.equal(values(), before)
