@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
     Call = tuple[Any, list[Any], dict[str, Any]]
 
 STEPS, ROWS, OBS = 3, 4, 5
+CONTROLS = 2
+# Of a function that may be called with anything, and of a pointer: what addresses are cannot be checked, so that these
+# two are never spoiled.
+NOTHING = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p).value or 0
+POINTER = ctypes.c_void_p()
 
 
 class SteppingCalls:
@@ -53,7 +60,8 @@ class SteppingCalls:
         return _native.StepRecorder, [*args, np.zeros(shape, np.int32), *rows, 1, 2, epsilon], {}
 
     def call_see(self) -> Call:
-        return self.any("recorder")[0].see, [self.floats(ROWS, OBS)], {}
+        kind = self.pick([np.float32, np.float64])
+        return self.any("recorder")[0].see, [self.floats(ROWS, OBS).astype(kind)], {}
 
     def call_watch(self) -> Call:
         flags = [self.flags(ROWS) for _ in range(3)]
@@ -71,3 +79,27 @@ class SteppingCalls:
             ended = np.zeros(ROWS, np.bool_)
             recorder.watch(np.zeros(ROWS), ended, ended, self.pick([~ended, ended]))
         return recorder.record, [int(self.rng.integers(STEPS))], {}
+
+    def call_simulated(self) -> Call:
+        made = partial(_native.MujocoRows, NOTHING, self.pick([0, NOTHING]), ctypes.addressof(POINTER))
+        terms = {"forward": 1.0, "alive": 1.0, "control": 0.1, "contact": 0.1, "contact_forces": (-1.0, 1.0)}
+        more = {"control_of_action": True, "contact_costs": (0.0, 10.0), "ends_unhealthy": True}
+        return made, [CONTROLS, int(self.rng.integers(1, 3))], {"frame_skip": 2, "dt": 0.1} | terms | more
+
+    def simulated(self) -> Any:
+        what, args, kwargs = self.call_simulated()
+        return what(*args, **kwargs)
+
+    def call_simulated_add(self, rows: Any = None) -> Call:
+        add = partial((rows or self.simulated()).add, NOTHING, NOTHING)
+        seen, forces, masses = np.zeros(OBS), np.ones((3, 6)), self.pick([None, np.ones(2)])
+        shown, healthy = [(seen, -1.0, 1.0)], [(seen[:2], -1.0, 1.0, True)]
+        return add, [np.zeros(CONTROLS), np.zeros((2, 3)), masses, self.pick([None, forces]), shown, healthy], {}
+
+    def call_simulated_step(self) -> Call:
+        rows, first = self.simulated(), int(self.rng.integers(ROWS))
+        for _ in range(ROWS):
+            what, args, _ = self.call_simulated_add(rows)
+            what(*args)
+        out = [np.zeros((ROWS, OBS)), np.zeros(ROWS), self.flags(ROWS)]
+        return rows.step, [first, self.floats(ROWS - first, CONTROLS), *out, 1e30, 1e30], {}

@@ -27,12 +27,13 @@ from tests.page_mutations import PAGE
 from tests.sampler_mutations import SAMPLER
 from tests.scan_mutations import SCANS
 from tests.server_mutations import SERVERS
+from tests.simulation_mutations import SIMULATIONS
 from tests.task_mutations import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE, *SAMPLER, *TASKS, *GUARD, *PAGE, *MEMORY]
+FILES = [*PYTHON, *SERVERS, *ACTORS, *LANGUAGE, *SAMPLER, *TASKS, *GUARD, *PAGE, *MEMORY, *SIMULATIONS]
 HEADERS = [*NATIVE, *SCANS]
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(shoal.__file__).parent

@@ -9,6 +9,7 @@ void bind_fork(nb::module_& module);
 void bind_gather(nb::module_& module);
 void bind_math(nb::module_& module);
 void bind_memory(nb::module_& module);
+void bind_mujoco(nb::module_& module);
 void bind_net(nb::module_& module);
 void bind_net_recurrent(const nb::module_& module);
 void bind_panels(nb::module_& module);
@@ -25,6 +26,7 @@ NB_MODULE(_native, module) {
   bind_gather(module);
   bind_math(module);
   bind_memory(module);
+  bind_mujoco(module);
   bind_net(module);
   bind_net_recurrent(module);
   bind_panels(module);

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "bind/arrays.hpp"
 #include "bind/plan.hpp"
@@ -34,7 +35,9 @@ class StepRecorder {
         B_(axis(reward, "reward", 2, 1)),
         D_(plan.obs_size()),
         K_(plan.num_actions()),
-        obs_(numbers<float>(obs, "obs", {T_, B_, D_})),
+        wide_(obs.dtype() == nb::dtype<double>() ? numbers<double>(obs, "obs", {T_, B_, D_}) : nullptr),
+        obs_(wide_ != nullptr ? nullptr : numbers<float>(obs, "obs", {T_, B_, D_})),
+        narrowed_(wide_ != nullptr ? B_ * D_ : 0),
         start_(numbers<std::uint8_t>(start, "start", {T_, B_})),
         choice_(plan.gaussian() ? nullptr : numbers<std::int64_t>(action, "action", {T_, B_, K_})),
         action_(plan.gaussian() ? numbers<float>(action, "action", {T_, B_, K_}) : nullptr),
@@ -55,7 +58,13 @@ class StepRecorder {
                epsilon_of(plan.net(), epsilon, B_)} {}
 
   void see(ArrayIn obs) {
-    seen_ = numbers<float>(obs, "obs", {B_, D_});
+    const void* seen = nullptr;
+    if (wide_ != nullptr) {
+      seen = numbers<double>(obs, "obs", {B_, D_});
+    } else {
+      seen = numbers<float>(obs, "obs", {B_, D_});
+    }
+    seen_ = seen;
     seen_array_ = std::move(obs);
   }
 
@@ -77,8 +86,7 @@ class StepRecorder {
   void act(Size t, std::int32_t version) {
     check(t, seen_, "see");
     const Size at = t * B_;
-    float* const obs = obs_ + at * D_;
-    std::copy_n(seen_, B_ * D_, obs);
+    const float* const obs = keep_seen(at);
     std::copy_n(current_start_, B_, start_ + at);
     std::fill_n(version_ + at, B_, version);
     const ActOut out{choice_ == nullptr ? nullptr : choice_ + at * K_, action_ == nullptr ? nullptr : action_ + at * K_,
@@ -108,6 +116,17 @@ class StepRecorder {
   }
 
  private:
+  /// Writes what the rows see into the slab, from step `at` on; the same as the plan reads it.
+  const float* keep_seen(Size at) {
+    if (wide_ == nullptr) {
+      return std::copy_n(static_cast<const float*>(seen_), B_ * D_, obs_ + at * D_) - B_ * D_;
+    }
+    const auto* seen = static_cast<const double*>(seen_);
+    std::copy_n(seen, B_ * D_, wide_ + at * D_);
+    std::transform(seen, seen + B_ * D_, narrowed_.begin(), [](double x) { return static_cast<float>(x); });
+    return narrowed_.data();
+  }
+
   void check(Size t, const void* given, const char* what) const {
     if (t >= T_) {
       throw std::invalid_argument("t must lie below " + std::to_string(T_) + ", not " + std::to_string(t));
@@ -125,7 +144,9 @@ class StepRecorder {
   ArrayIn seen_array_;
   ArrayIn watched_[4];
   Size T_, B_, D_, K_;
+  double* wide_;  ///< the slab's observations where they are float64
   float* obs_;
+  std::vector<float> narrowed_;  ///< what the rows see, where they are
   std::uint8_t* start_;
   std::int64_t* choice_;
   float *action_, *log_prob_, *value_, *reward_;
@@ -134,7 +155,7 @@ class StepRecorder {
   std::uint8_t* current_start_;
   std::int64_t* row_step_;
   Noise noise_;
-  const float* seen_ = nullptr;
+  const void* seen_ = nullptr;
   const double* rewards_ = nullptr;
   const std::uint8_t *over_ = nullptr, *cut_ = nullptr, *counts_ = nullptr;
 };
@@ -153,10 +174,11 @@ void bind_stepping(nb::module_& module) {
            "value"_a.noconvert(), "reward"_a.noconvert(), "terminated"_a.noconvert(), "truncated"_a.noconvert(),
            "valid"_a.noconvert(), "version"_a.noconvert(), "current_start"_a.noconvert(), "row_step"_a.noconvert(),
            "rows"_a.noconvert(), "seed"_a, "stream"_a, "epsilon"_a.noconvert() = nb::none(),
-           "The slab's arrays [T, B, ...]; current_start and row_step [B] are those of the rows and advance; rows, "
+           "The slab's arrays [T, B, ...], observations float32 or float64; current_start and row_step [B] are those "
+           "of the rows and advance; rows, "
            "seed, stream and epsilon are those of the noise, as in MlpPlan.act.")
       .def("see", &StepRecorder::see, "obs"_a.noconvert(),
-           "What the rows see, float32 [B, D], is read there at every act from now on.")
+           "What the rows see [B, D], of the slab's own type, is read there at every act from now on.")
       .def("watch", &StepRecorder::watch, "reward"_a.noconvert(), "terminated"_a.noconvert(), "truncated"_a.noconvert(),
            "valid"_a.noconvert(),
            "What a step comes to [B], rewards as float64, is read there at every record from now on.")

@@ -240,6 +240,26 @@ class Signals:
     def answer(self, worker: int, task: int, *, failed: bool) -> None:
         """In a worker: say that a task is done."""
 
+class MujocoRows:
+    """
+    Rows of MuJoCo simulations: stepped, observed and paid as Gymnasium's classes are.
+    """
+
+    def __init__(self, step: int, after: int, user_error: int, num_actions: int, num_threads: int, *, frame_skip: int, dt: float, forward: float | None = None, alive: float | None = None, control: float | None = None, control_of_action: bool = True, contact: float | None = None, contact_forces: tuple[float, float] = (float('-inf'), float('inf')), contact_costs: tuple[float, float] = (float('-inf'), float('inf')), ends_unhealthy: bool = True) -> None:
+        """
+        Addresses of mj_step, of mj_rnePostConstraint (0: nothing reads what it computes) and of mju_user_error; the weights of what is paid, those that are there.
+        """
+
+    def add(self, model: int, data: int, ctrl: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu')], place: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], masses: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None = None, contacts: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)] | None = None, shown: Sequence[tuple[Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], float, float]], healthy: Sequence[tuple[Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)], float, float, bool]]) -> None:
+        """
+        A simulation: its addresses and its own arrays, which stay its own. `place`: whose first number is the place along x, or (with masses) [bodies, 3]; `shown`: arrays and their bounds; `healthy`: arrays, the range in which they must lie, and whether without its ends.
+        """
+
+    def step(self, first: int, action: Annotated[NDArray, dict(device='cpu', writable=False)], obs: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], largest: float, largest_reward: float) -> bool:
+        """
+        One step of the rows from `first` on, as many as there are actions [rows, A] (float32), into their places in obs [B, D], reward [B] (float64) and terminated [B]; whether no observation is larger than `largest` nor reward than `largest_reward`, and none NaN. RuntimeError with what MuJoCo says where it fails.
+        """
+
 def kernel_names() -> list[str]:
     """Names of the kernels that this machine can run, the fastest first."""
 
@@ -704,7 +724,7 @@ class StepRecorder:
 
     def see(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
         """
-        What the rows see, float32 [B, D], is read there at every act from now on.
+        What the rows see, float32 or float64 [B, D], is read there at every act from now on.
         """
 
     def watch(self, reward: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], truncated: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:

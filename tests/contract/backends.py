@@ -202,6 +202,9 @@ BACKENDS = [
     served("remote-masked", lambda n: make(Gates, n), Gates, slow=True),
     Backend("workers-multi-discrete", lambda n: make(Lamps, n, backend="workers", workers=Workers(3)), Lamps),
 ]
+if find_spec("mujoco"):
+    BACKENDS.append(registered("mujoco-Hopper", "Hopper-v5", "mujoco", 12))
+    BACKENDS.append(registered("mujoco-Ant", "Ant-v5", "mujoco", 25))
 if find_spec("ale_py"):
     BACKENDS.append(library("ale", lambda n: make("ALE/Breakout-v5", n, num_threads=2), restores=True, slow=True))
 if find_spec("envpool"):

@@ -6,13 +6,15 @@ from contextlib import closing
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers import TransformObservation
 
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
-from shoal.learn.acting import Acting
+from shoal.learn.acting import Acting, make_actor
 from shoal.stream import collector
 from shoal.stream.straight import Straight, straight_of
 from tests.stream.test_actors import learner_of, moved, stream_of
@@ -21,10 +23,19 @@ from tests.stream.test_rollouts import kept
 if TYPE_CHECKING:
     from shoal.types import Steps
 
-TASKS = {"discrete": "CartPole-v1", "box": "MountainCarContinuous-v0"}
+
+def in_float64() -> gym.Env[Any, Any]:
+    """Observations whose bits float32 cannot hold."""
+    env = gym.make("MountainCarContinuous-v0")
+    space: Any = env.observation_space
+    wide = gym.spaces.Box(space.low.astype(np.float64), space.high.astype(np.float64), dtype=np.float64)
+    return TransformObservation(env, lambda obs: obs.astype(np.float64) / 3, wide)
 
 
-def collected(env_id: str) -> tuple[list[Steps], list[Any], Any]:
+TASKS: dict[str, Any] = {"discrete": "CartPole-v1", "box": "MountainCarContinuous-v0", "float64": in_float64}
+
+
+def collected(env_id: Any) -> tuple[list[Steps], list[Any], Any]:
     """Rollouts of seven steps whose episodes have eleven, and what the rows came to at last."""
     seen = Preprocessing(max_episode_steps=11)
     with closing(make(env_id, 3, backend="serial", preprocessing=seen)) as env:
@@ -59,7 +70,8 @@ def test_it_equals_the_collector(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_array_equal(my_rows[name], their_rows[name])
 
 
-def test_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", TASKS)
+def test_it_is_taken(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By plain rows and policies, and made once for a slab as long as nothing of it changes."""
     made: list[Straight | None] = []
 
@@ -68,7 +80,24 @@ def test_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         return made[-1]
 
     monkeypatch.setattr(collector, "straight_of", noted)
-    collected("CartPole-v1")
+    collected(TASKS[kind])
     assert len(made) == 4
     assert isinstance(made[0], Straight)
     assert all(one is made[0] for one in made)
+
+
+def test_a_rollout_is_converted_once_until_torch_writes_to_it() -> None:
+    with closing(make(in_float64, 3)) as env:
+        learner = learner_of(env.spec)
+        steps = next(stream_of(env, learner))
+        actor: Any = make_actor(learner.policy, env.spec, 3, Acting(5))
+        weights, index = actor.snapshot.flat.clone().requires_grad_(), np.arange(21, dtype=np.int32)
+
+        def values() -> torch.Tensor:
+            return actor.plan.gradients.outputs(steps, index, weights).value
+
+        before, samples = values(), actor.plan.gradients._samples
+        assert torch.equal(values(), before)
+        assert actor.plan.gradients._samples is samples
+        steps.obs.add_(1.0)
+        assert not torch.equal(values(), before)

@@ -15,6 +15,8 @@ from shoal.envs.costs.env import costing, keys_of
 from shoal.envs.factories import factory_of, import_object, name_of, near
 from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries import atari, envpool_rows, gymnasium_vector
+from shoal.envs.mujoco import rows as simulations
+from shoal.envs.mujoco.tasks import Unlike
 from shoal.envs.observed import observing
 from shoal.envs.preprocessed import PreprocessedEnv
 from shoal.envs.preprocessing import Preprocessing
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from shoal.remote.settings import Terms
 
 BATCHED = ("ale", "envpool", "vector")
-BACKENDS = ("native", "serial", "workers", "remote", *BATCHED)
+BACKENDS = ("native", "serial", "mujoco", "workers", "remote", *BATCHED)
 ATARI = "ALE/"
 # Built in where Box2D's sources were there at the build.
 _ON_BOX2D = ("LunarLander-v3", "LunarLanderContinuous-v3")
@@ -66,10 +68,11 @@ def make(
         env: a built-in or Gymnasium id, `package.module:function`, or a callable that returns a `gymnasium.Env` or a
             PettingZoo environment; for the backend `vector` one that takes `num_envs` and returns a VectorEnv.
         num_envs: environments, at least 1; one of several agents has a row for each of them.
-        backend: `native` (C++), `serial` (Python, in this process), `workers` (Python, in processes), or a library that
-            batches itself: `ale` (Atari), `envpool`, `vector` (a gymnasium.vector.VectorEnv); `remote` (on servers).
-            `auto`: native where the id is built in, ale for ids ALE/*, remote for grpc://..., else serial.
-        num_threads: threads that step native rows, or the library's; it changes no result.
+        backend: `native` (C++), `serial` (Python, in this process), `mujoco` (Gymnasium's, stepped by native threads),
+            `workers` (Python, in processes), or a library that batches itself: `ale` (Atari), `envpool`, `vector` (a
+            gymnasium.vector.VectorEnv); `remote` (on servers). `auto`: native where the id is built in, ale for ids
+            ALE/*, mujoco for ids that it steps the same way, remote for grpc://..., else serial.
+        num_threads: threads that step native rows, MuJoCo's, or the library's; it changes no result.
         env_kwargs: keywords of the environment's constructor, or parameters of the native one. A distribution, or its
             text (`uniform:-12,-8`), has every episode draw that parameter; `Ready.info` has it as env/NAME.
         info_keys: numbers that every episode's last info holds; `Ready.info` has them at ended rows (not native).
@@ -89,26 +92,43 @@ def make(
         _check_absence(env, backend)
     elif backend in ("auto", "native"):
         return _native_rows(env, num_envs, num_threads, fixed, ranges, info_keys, seen)
-    name = name_of(env)
     if is_batched(env, backend):
         _check_batched(env, ranges, seen)
         rows = _batched(env, num_envs, backend, num_threads, fixed, info_keys)
         rows.keeper.tolerance = seen.tolerance
         return _preprocessed(rows, seen)
-    factory, keys = _as_seen(factory_of(env, fixed), name, seen, info_keys)
-    if backend == "workers":
-        rows = processes.make(
-            factory,
-            num_envs,
-            name=name,
-            info_keys=keys,
-            ranges=ranges,
-            workers=workers,
-            tolerance=seen.tolerance,
-        )
-    else:
-        rows = _in_process(factory, num_envs, name, keys, ranges, seen.tolerance)
+    rows = _simulated(
+        env, num_envs, backend, num_threads, fixed, ranges, seen, info_keys
+    ) or _in_python(env, num_envs, backend, fixed, ranges, seen, info_keys, workers)
     return _preprocessed(rows, seen)
+
+
+def _in_python(
+    env: str | Callable[..., Any],
+    num_envs: int,
+    backend: str,
+    env_kwargs: dict[str, Any],
+    ranges: Ranges,
+    preprocessing: Preprocessing,
+    info_keys: tuple[str, ...],
+    workers: Workers | None,
+) -> VecEnv:
+    """Rows of Python environments, in this process or in others."""
+    name, tolerance = name_of(env), preprocessing.tolerance
+    factory, keys = _as_seen(
+        factory_of(env, env_kwargs), name, preprocessing, info_keys
+    )
+    if backend != "workers":
+        return _in_process(factory, num_envs, name, keys, ranges, tolerance)
+    return processes.make(
+        factory,
+        num_envs,
+        name=name,
+        info_keys=keys,
+        ranges=ranges,
+        workers=workers,
+        tolerance=tolerance,
+    )
 
 
 def _as_seen(
@@ -135,6 +155,11 @@ def are_native(env: object, backend: str) -> bool:
     """Whether `make` makes native rows of it."""
     known = isinstance(env, str) and packages.has(env)
     return known and backend in ("auto", "native")
+
+
+def are_simulated(env: object, backend: str) -> bool:
+    """Whether `make` may have native threads step MuJoCo's simulations."""
+    return backend == "mujoco" or (backend == "auto" and simulations.is_known(env))
 
 
 def limited(factory: Callable[[], Any], max_episode_steps: int) -> Callable[[], Any]:
@@ -285,6 +310,45 @@ def _native_rows(
         ranges=ranges,
         preprocessing=preprocessing,
     )
+
+
+def _simulated(
+    env: str | Callable[..., Any],
+    num_envs: int,
+    backend: str,
+    num_threads: int,
+    env_kwargs: dict[str, Any],
+    ranges: Ranges,
+    preprocessing: Preprocessing,
+    info_keys: tuple[str, ...],
+) -> SerialEnv | None:
+    """MuJoCo's rows; None where another backend is to step these. ConfigError where it was named and cannot."""
+    if not are_simulated(env, backend):
+        return None
+    lacks = {
+        "info_keys": info_keys,
+        "parameters that episodes draw": ranges,
+        "preprocessing.cost_key": preprocessing.cost_key,
+        "keep_keys or text": preprocessing.observes,
+    }
+    asked = [name for name, value in lacks.items() if value]
+    try:
+        if asked:
+            raise Unlike(
+                f"{name_of(env)}: backend='mujoco' has no {', '.join(asked)}; backend='serial' has"
+            )
+        if preprocessing.max_episode_steps:
+            limit = {"max_episode_steps": preprocessing.max_episode_steps}
+            env_kwargs = env_kwargs | limit
+        rows = simulations.make(
+            env, num_envs, num_threads=num_threads, env_kwargs=env_kwargs
+        )
+    except Unlike:
+        if backend == "mujoco":
+            raise
+        return None
+    rows.keeper.tolerance = preprocessing.tolerance
+    return rows
 
 
 def _check_whole(name: str, preprocessing: Preprocessing) -> None:

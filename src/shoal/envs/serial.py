@@ -108,10 +108,14 @@ class SerialEnv:
         self.history = History(spec.action, self.num_rows)
         self.resets = Resets(self.envs, self.keeper, self.history, ranges or {})
         self.masks = RowMasks(self.keeper, envs=self.envs)
-        self.steps = Steps(self.envs, limits, self.resets, self.masks)
-        self.python_rows = PythonRows(
+        self.steps = self.make_steps(limits)
+        self.python_rows: PythonRows | None = PythonRows(
             self.envs, registered, self.resets.infos, self.steps.final_infos
         )
+
+    def make_steps(self, limits: Sequence[int | None]) -> Steps:
+        """What steps the rows, made once; `limits`: steps after which each row's episode is truncated."""
+        return Steps(self.envs, limits, self.resets, self.masks)
 
     @property
     def spec(self) -> Spec:

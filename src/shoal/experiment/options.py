@@ -113,8 +113,8 @@ class Options:
     num_threads: int = 0
     """Threads for native code; 0 means one per core, at most 4. Does not change results."""
     backend: str = "auto"
-    """Environment backend: native (C++), serial (Python), workers (Python processes), remote (grpc://...), ale,
-    envpool, vector or auto."""
+    """Environment backend: native (C++), serial (Python), mujoco (stepped by native threads), workers (Python
+    processes), remote (grpc://...), ale, envpool, vector or auto."""
     num_workers: int = 0
     """Subprocesses of the workers backend; 0 means one per core. Does not change results."""
     actors: int = 0

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from shoal.envs.actions import ActionCheck
 from shoal.envs.outputs import take, write
 from shoal.envs.preprocessing import Preprocessing
-from shoal.envs.registry import is_batched, make
+from shoal.envs.registry import are_simulated, is_batched, make
 from shoal.export.infos import InfoJoiner
 from shoal.types import ConfigError, map_tree
 
@@ -67,6 +67,8 @@ def make_vec(
     """
     _check(backend, autoreset)
     env_kwargs = _joined(env_kwargs or {}, kwargs)
+    if backend == "auto" and are_simulated(env, backend):
+        backend = "serial"  # whose steps give infos
     if is_batched(env, backend):
         env_kwargs = WHOLE_GAMES | env_kwargs
     rows = make(
@@ -288,6 +290,10 @@ def _check(backend: str, autoreset: str) -> None:
     if backend == "workers":
         raise ConfigError(
             "make_vec steps in this process, where infos are at hand; use backend='serial'"
+        )
+    if backend == "mujoco":
+        raise ConfigError(
+            "make_vec hands on infos, which backend='mujoco' does not make; use backend='serial'"
         )
     if backend in ("envpool", "vector"):
         raise ConfigError(

@@ -55,6 +55,7 @@ class Gradients:
         self.logits = head_size(policy.spec.action_space)
         self._samples: Any = None
         self._seen: Steps | Transitions | None = None
+        self._obs_version = 0
         self.of_values = isinstance(policy, QNetwork)
         self._settings: dict[str, tuple[Any, dict[str, float]]] = {}
         self._stats = {
@@ -118,17 +119,23 @@ class Gradients:
         What an algorithm changes in place is seen. A new rollout also brings the statistics of the version that acted,
         as the policy holds them until it is published; transitions, which come in the same arrays each time, may.
         """
+        version = 0 if isinstance(steps, Transitions) else version_of(steps.obs)
+        if version != self._obs_version:
+            self._seen = None
         if self._seen is not steps or isinstance(steps, Transitions):
             refresh_normalizer(self.native, self.policy)
         if self._seen is not steps:
             self._samples, shared = self._read(steps)
-            self._seen = steps if shared else None
+            self._seen, self._obs_version = steps if shared else None, version
         return self._samples
 
     def _read(
         self, steps: Steps | Transitions
     ) -> tuple[_native.Samples | _native.Sequences, bool]:
-        """The arrays, and whether all of them are the rollout's own memory: a copy must not be learned from again."""
+        """The arrays, and whether they may be learned from again: they are the rollout's own memory.
+
+        Observations of a rollout may be a copy, as it is seen where torch writes to them.
+        """
         count = steps.reward.numel()
         wanted = {"action": steps.action.dtype}
         wanted |= dict.fromkeys(COLUMNS, torch.float32)
@@ -139,7 +146,8 @@ class Gradients:
             values: Tensor | None = getattr(steps, name, None)
             if values is not None:
                 plain = values.detach().to(dtype).contiguous()
-                shared = shared and plain.data_ptr() == values.data_ptr()
+                kept = name == "obs" and not isinstance(steps, Transitions)
+                shared &= kept or plain.data_ptr() == values.data_ptr()
                 arrays[name] = plain.numpy()
         samples = _native.Samples(
             obs.reshape(count, -1),
@@ -221,6 +229,12 @@ def flattened(policy: Lowered, obs: Tree) -> Tensor:
     encoder = policy.encoder
     assert isinstance(encoder, TreeEncoder)
     return encoder.flatten(obs).contiguous()
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often torch has written to a tensor."""
+    counted: Any = tensor
+    return counted._version
 
 
 def memory_of(native: NativePlan, start: Bools | None, state: Tree) -> list[Any]:

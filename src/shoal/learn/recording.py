@@ -28,7 +28,7 @@ def recorder_of(
 
     Args:
         actor: whose plan, noise and exploration it is.
-        slab: what the rows see, float32 [T, B, ...], and what they do and get.
+        slab: what the rows see, float32 or float64 [T, B, ...], and what they do and get.
         start: rows whose next observation is the first of an episode [B]; false after each step that is recorded.
     """
     plan: Any = actor.plan.native

@@ -36,7 +36,7 @@ class Straight:
         self._watched: tuple[Any, ...] = (None,) * 4
         self._native = native
 
-    def act(self, t: int, obs: NDArray[np.float32]) -> NDArray[Any]:
+    def act(self, t: int, obs: NDArray[Any]) -> NDArray[Any]:
         """Chooses for what the rows see [B, ...], and records both as step t; the environment's actions."""
         if obs is not self._seen:
             self._native.see(np.ascontiguousarray(obs).reshape(len(obs), -1))
@@ -91,7 +91,7 @@ def straight_of(
     if not (role.held is sink.action_mask is sink.cost is None):
         return None
     leaf, *more = collector.env.spec.observation.leaves
-    if more or leaf.path or leaf.dtype != np.float32:
+    if more or leaf.path or leaf.dtype.name not in ("float32", "float64"):
         return None
     native = recorder_of(actor, sink, role.start)
     return None if native is None else Straight(role, sink, actor, native)

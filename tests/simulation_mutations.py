@@ -1,0 +1,50 @@
+"""Defects of one line each in what is said of Gymnasium's MuJoCo classes, and in their rows."""
+
+from tests.mutations import Mutation
+
+EXACT = "tests/exact/test_mujoco.py::test_equals_gymnasium"
+
+SIMULATIONS = [
+    Mutation(
+        "native steps go on after their time limit",
+        "envs/mujoco/rows.py",
+        "np.greater_equal(lengths, self._limits[rows], out=ready.truncated)",
+        "np.greater(lengths, self._limits[rows], out=ready.truncated)",
+        f"{EXACT}[HalfCheetah-v5-]",
+    ),
+    Mutation(
+        "native steps are not kept, so that a saved row begins its episode anew",
+        "envs/mujoco/rows.py",
+        "self._resets.history.record(rows, actions)",
+        "pass",
+        "tests/envs/test_mujoco.py::test_rows_go_on_where_they_were_saved[Ant-v5-mujoco-mujoco]",
+    ),
+    Mutation(
+        "contact forces are observed as they are, and not clipped",
+        "envs/mujoco/tasks.py",
+        "shown.append((data.cfrc_ext[1:], *forces))",
+        "shown.append((data.cfrc_ext[1:], *ANYTHING))",
+        f"{EXACT}[Ant-v5-]",
+    ),
+    Mutation(
+        "a Humanoid's controls cost as float32, as those of others do",
+        "envs/mujoco/tasks.py",
+        '"control_of_action": False,',
+        '"control_of_action": True,',
+        f"{EXACT}[Humanoid-v5-]",
+    ),
+    Mutation(
+        "a Python function among MuJoCo's callbacks runs in threads without Python's lock",
+        "envs/mujoco/rows.py",
+        'if getattr(mujoco, f"get_mjcb_{callback}")() is not None:',
+        "if callback is None:",
+        "tests/envs/test_mujoco.py::test_callbacks_in_python_are_refused",
+    ),
+    Mutation(
+        "a rollout's converted observations are learned from though torch has written to them",
+        "learn/gradients.py",
+        "if version != self._obs_version:",
+        "if version < self._obs_version:",
+        "tests/stream/test_straight.py::test_a_rollout_is_converted_once_until_torch_writes_to_it",
+    ),
+]
