@@ -78,7 +78,7 @@ class LinkedCalls:
     def call_requests(self) -> Call:
         return self.any("linked")[0].requests, [], {}
 
-    def call_take(self) -> Call:
+    def call_linked_take(self) -> Call:
         """Of a rollout that waits for it."""
         what, args, kwargs = self.linked_of(*self.plain_plan())
         linked = what(*args, **kwargs)
