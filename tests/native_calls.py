@@ -15,6 +15,7 @@ import numpy as np
 
 from shoal import _native
 from tests.native_fuzz_decoding import DecodingCalls
+from tests.native_fuzz_linked import LinkedCalls
 from tests.native_fuzz_replay import ReplayCalls
 from tests.native_fuzz_stepping import SteppingCalls
 from tests.native_fuzz_wire import WireCalls
@@ -30,7 +31,10 @@ EXPECTED = (
 IDS = [name for name in _native.env_ids() if not name.startswith("Lunar")]
 T, B, D, A, H = 3, 4, 5, 2, 8
 """Steps, rows, observations, actions and a memory's numbers."""
-OBJECTS = ("pool", "plan", "tower", "recurrent", "adam", "rms_prop", "tally", "samples", "sequences", "rings", "reader")
+OBJECTS = (
+    *("pool", "plan", "tower", "recurrent", "adam", "rms_prop", "tally", "samples", "sequences", "rings", "reader"),
+    *("channel", "linked"),
+)
 """What has properties, or a length."""
 HELD = (*OBJECTS, "signals", "state", "account", "recorder")
 KEPT = 6
@@ -47,7 +51,7 @@ def linear(*sizes: int) -> int:
     return sum(before * after + after for before, after in itertools.pairwise(sizes))
 
 
-class Calls(DecodingCalls, ReplayCalls, SteppingCalls, WireCalls, Wrong):
+class Calls(DecodingCalls, LinkedCalls, ReplayCalls, SteppingCalls, WireCalls, Wrong):
     """Every function `call_NAME` makes a right call; what earlier ones made is used by it."""
 
     def __init__(self, seed: int) -> None:

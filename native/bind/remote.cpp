@@ -32,6 +32,14 @@ using Clock = std::chrono::steady_clock;
 
 nb::bytes bytes_of(std::string_view text) { return nb::bytes(text.data(), text.size()); }
 
+/// ValueError unless it is a time that a call may take.
+double checked_seconds(double seconds, const char* name) {
+  if (!(seconds >= 0.0 && seconds <= 1.0)) {
+    throw std::invalid_argument(std::string(name) + " must lie between 0 and 1, not " + std::to_string(seconds));
+  }
+  return seconds;
+}
+
 PlainRows plain_rows(const Rows& rows) {
   const auto action = static_cast<std::size_t>(rows.action_size());
   return {static_cast<std::size_t>(rows.num_rows()), static_cast<std::size_t>(rows.obs_size()),
@@ -121,7 +129,7 @@ nb::tuple serve_steps(NativePool& pool, Channel& channel, std::uint64_t number, 
   Serving serving(pool, channel, number);
   {
     const nb::gil_scoped_release released;
-    serving.run(spin_s, most_s);
+    serving.run(checked_seconds(spin_s, "spin_s"), checked_seconds(most_s, "most_s"));
   }
   return serving.result();
 }
@@ -143,7 +151,7 @@ class NativeLinked {
       throw std::invalid_argument("there must be a channel to each server");
     }
     const nb::gil_scoped_release released;
-    return rollout_.run(channels, most_s);
+    return rollout_.run(channels, checked_seconds(most_s, "most_s"));
   }
 
   void take(std::size_t which, nb::bytes data, std::size_t at, std::size_t size, std::size_t final_at,

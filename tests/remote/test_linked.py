@@ -222,7 +222,7 @@ class Peer:
 
     def run(self) -> int:
         """What the rollout says."""
-        return self.rollout.run([self.channel], 5.0)
+        return self.rollout.run([self.channel], 1.0)
 
     def request(self) -> Any:
         """The next one, as protobuf reads it."""
@@ -317,7 +317,7 @@ def served(*frames: bytes, spin_s: float = 0.05) -> tuple[Any, Any, socket.socke
     pool.recv()
     for frame in frames:
         client.sendall(struct.pack("<I", len(frame)) + frame)
-    return _native.serve_steps(pool.pool, channel, 5, spin_s, 5.0), channel, client
+    return _native.serve_steps(pool.pool, channel, 5, spin_s, 1.0), channel, client
 
 
 def stepped(number: int, *, first: int = 0, count: int = 2, action: int = 0) -> bytes:
