@@ -668,12 +668,12 @@ class StepRecorder:
 
     def __init__(self, plan: MlpPlan, obs: Annotated[NDArray, dict(device='cpu')], start: Annotated[NDArray, dict(device='cpu')], action: Annotated[NDArray, dict(device='cpu')], log_prob: Annotated[NDArray, dict(device='cpu')], value: Annotated[NDArray, dict(device='cpu')], reward: Annotated[NDArray, dict(device='cpu')], terminated: Annotated[NDArray, dict(device='cpu')], truncated: Annotated[NDArray, dict(device='cpu')], valid: Annotated[NDArray, dict(device='cpu')], version: Annotated[NDArray, dict(device='cpu')], current_start: Annotated[NDArray, dict(device='cpu')], row_step: Annotated[NDArray, dict(device='cpu')], rows: Annotated[NDArray, dict(device='cpu', writable=False)], seed: int, stream: int, epsilon: Annotated[NDArray, dict(device='cpu', writable=False)] | None = None) -> None:
         """
-        The slab's arrays [T, B, ...]; current_start and row_step [B] are those of the rows and advance; rows, seed, stream and epsilon are those of the noise, as in MlpPlan.act.
+        The slab's arrays [T, B, ...], observations float32 or float64; current_start and row_step [B] are those of the rows and advance; rows, seed, stream and epsilon are those of the noise, as in MlpPlan.act.
         """
 
     def see(self, obs: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
         """
-        What the rows see, float32 or float64 [B, D], is read there at every act from now on.
+        What the rows see [B, D], of the slab's own type, is read there at every act from now on.
         """
 
     def watch(self, reward: Annotated[NDArray, dict(device='cpu', writable=False)], terminated: Annotated[NDArray, dict(device='cpu', writable=False)], truncated: Annotated[NDArray, dict(device='cpu', writable=False)], valid: Annotated[NDArray, dict(device='cpu', writable=False)]) -> None:
