@@ -9,7 +9,7 @@ void bind_fork(nb::module_& module);
 void bind_gather(nb::module_& module);
 void bind_math(nb::module_& module);
 void bind_memory(nb::module_& module);
-void bind_mujoco(nb::module_& module);
+void bind_mujoco(const nb::module_& module);
 void bind_net(nb::module_& module);
 void bind_net_recurrent(const nb::module_& module);
 void bind_panels(nb::module_& module);

@@ -35,7 +35,7 @@ using HealthyArray = std::tuple<Read, double, double, bool>;
 
 template <class Function>
 Function at(std::uintptr_t address) {
-  return reinterpret_cast<Function>(address);
+  return reinterpret_cast<Function>(address);  // NOLINT(performance-no-int-to-ptr): Python hands addresses over
 }
 
 class MujocoRows {
@@ -126,7 +126,7 @@ class MujocoRows {
 }  // namespace
 }  // namespace shoal
 
-void bind_mujoco(nb::module_& module) {
+void bind_mujoco(const nb::module_& module) {
   using namespace shoal;
   nb::class_<MujocoRows>(module, "MujocoRows",
                          "Rows of MuJoCo simulations: stepped, observed and paid as Gymnasium's classes are.")

@@ -137,7 +137,7 @@ class Rows {
       std::exit(EXIT_FAILURE);
     }
     std::snprintf(landing->message, sizeof(landing->message), "%s", message);
-    std::longjmp(landing->back, 1);
+    std::longjmp(landing->back, 1);  // NOLINT(modernize-avoid-setjmp-longjmp): through frames of C
   }
 
  private:
@@ -166,7 +166,7 @@ class Rows {
     const Row& row = rows_[i];
     Landing here;
     landing = &here;
-    if (setjmp(here.back) != 0) {
+    if (setjmp(here.back) != 0) {  // NOLINT(modernize-avoid-setjmp-longjmp): through frames of C
       landing = nullptr;
       rooms_[i].error = here.message;
       return false;
@@ -232,13 +232,13 @@ class Rows {
       for (std::size_t j = 0; j < num_actions_; ++j) {
         squares[j] = action[j] * action[j];
       }
-      return static_cast<double>(static_cast<float>(*terms_.control) * numpy_sum(squares, num_actions_));
+      return static_cast<double>(static_cast<float>(terms_.control.value_or(0)) * numpy_sum(squares, num_actions_));
     }
     double* const squares = rooms_[i].squares.data();
     for (std::size_t j = 0; j < num_actions_; ++j) {
       squares[j] = rows_[i].ctrl[j] * rows_[i].ctrl[j];
     }
-    return *terms_.control * numpy_sum(squares, num_actions_);
+    return terms_.control.value_or(0) * numpy_sum(squares, num_actions_);
   }
 
   double contact_cost(std::size_t i) noexcept {
@@ -248,7 +248,7 @@ class Rows {
       const double force = numpy_clip(row.contacts[j], terms_.contact_low, terms_.contact_high);
       squares[j] = force * force;
     }
-    const double cost = *terms_.contact * numpy_sum(squares, row.num_contacts);
+    const double cost = terms_.contact.value_or(0) * numpy_sum(squares, row.num_contacts);
     return numpy_clip(cost, terms_.contact_least, terms_.contact_most);
   }
 
