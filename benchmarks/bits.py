@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import shoal
+from shoal.nets.policy import Network
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,6 +39,7 @@ NATIVE_AND_PYTHON_ROWS = ("native", *PYTHON_ROWS)
 SHORT_ATARI: dict[str, Any] = {"max_num_frames_per_episode": 200}
 # What the presets had in 87e8447, and have no longer.
 CARTPOLE: dict[str, Any] = {"update_epochs": 10, "learning_rate": 0.002}
+LANDER: dict[str, Any] = {"num_steps": 512, "num_minibatches": 32, "network": {"activation": "tanh"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Subject:
 
 SUBJECTS = (
     Subject("ppo", "CartPole-v1", 32, 64, NATIVE_AND_PYTHON_ROWS, torch_too=True, settings=CARTPOLE),
-    Subject("ppo", "LunarLander-v3", 16, 512, NATIVE_AND_PYTHON_ROWS),
+    Subject("ppo", "LunarLander-v3", 16, 512, NATIVE_AND_PYTHON_ROWS, settings=LANDER),
     Subject("ppo", "Acrobot-v1", 32, 128, NATIVE_AND_PYTHON_ROWS),
     Subject("ppo", "MountainCar-v0", 256, 64, NATIVE_AND_PYTHON_ROWS),
     Subject("ppo", "MountainCarContinuous-v0", 64, 128, NATIVE_AND_PYTHON_ROWS),
@@ -142,6 +144,8 @@ def run_case(case: Case) -> dict[str, Any]:
     """Trains for the subject's updates: the digest, the steps and the greedy return."""
     subject = case.subject
     settings = dict(subject.settings)
+    if "network" in settings:
+        settings["network"] = Network(**settings["network"])
     if subject.preset is not None:
         settings["preset"] = subject.preset
     if case.backend == "workers":

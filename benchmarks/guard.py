@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from shoal.run.run import Run
 
 RESULT = Path(__file__).parent / "results" / "guard.jsonl"
-UPDATES = {"CartPole-v1": 40, "LunarLander-v3": 45}
+UPDATES = {"CartPole-v1": 40, "LunarLander-v3": 90}
 """Updates of the preset until a policy is good, and so many more with the failure at most."""
 MORE = 60
 WITHIN = 10
@@ -213,7 +213,7 @@ def settings(env: str, seed: int, folder: str) -> dict[str, Any]:
     """What all runs have: the preset of the environment, one thread, no early end."""
     told: dict[str, Any] = {"algo": "ppo"} | preset("ppo", None, env)
     told |= {"seed": seed, "run_dir": folder, "panel": "none", "num_threads": 1, "stop_at": math.inf}
-    return told | {"final_episodes": 0, "backend": "serial", "preset": "none"}
+    return told | {"final_episodes": 0, "confirm_episodes": 0, "backend": "serial", "preset": "none"}
 
 
 def steps_of(told: dict[str, Any]) -> int:

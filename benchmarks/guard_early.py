@@ -106,7 +106,8 @@ def trained(env: str, algo: str, steps: int, seed: int, folder: str, *, guard: s
     made: Callable[[], Any] = track if env == "track" else partial(breakable, env)
     told: dict[str, Any] = {"num_envs": 16} if env == "track" else preset(algo, None, env)
     told = told | {"seed": seed, "run_dir": folder, "panel": "none", "num_threads": 1, "stop_at": math.inf}
-    told |= {"final_episodes": 0, "backend": "serial", "preset": "none", "total_timesteps": steps, "guard": guard}
+    told |= {"final_episodes": 0, "confirm_episodes": 0, "backend": "serial", "preset": "none"}
+    told |= {"total_timesteps": steps, "guard": guard}
     fault.name, turning = "", Turning(round(EARLY * steps))
     try:
         return shoal.train(made, algo=algo, callbacks=[turning], **told), turning

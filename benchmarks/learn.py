@@ -28,7 +28,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "cartpole": {"env": "CartPole-v1", "algo": "ppo", "seeds": range(10)},
     "cartpole-pqn": {"env": "CartPole-v1", "algo": "pqn", "seeds": range(5)},
     "cartpole-a2c": {"env": "CartPole-v1", "algo": "a2c", "seeds": range(10)},
-    "lunarlander": {"env": "LunarLander-v3", "algo": "ppo", "seeds": range(5)},
+    "lunarlander": {"env": "LunarLander-v3", "algo": "ppo", "seeds": range(10)},
     "lunarlander-dqn": {"env": "LunarLander-v3", "algo": "dqn", "seeds": range(5), "stop_at": float("inf")},
     "acrobot": {"env": "Acrobot-v1", "algo": "ppo", "seeds": range(5)},
     "mountaincar": {"env": "MountainCar-v0", "algo": "ppo", "seeds": range(5)},

@@ -72,6 +72,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "gamma": 0.995,
         "ent_coef": 0.005,
         "reward_scale": 0.05,
+        "network": {"activation": "tanh"},
         "total_timesteps": 304_128,
     },
 }

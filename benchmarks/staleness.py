@@ -10,9 +10,9 @@ objective (`ppo decoupled`), V-trace (`impala`), and both taking all steps for t
 nothing corrected`, `impala, nothing corrected`). `--staleness k` is `schedule="async", max_staleness=k` with two
 actors; the actors of k > 0 run ahead as far as they may, so that nearly all is learned k rollouts late. With k = 0 it
 is `sync`, bit for bit. Settings are the presets', the same for every k, but for PPO on LunarLander: the preset's
-rollouts of 16 x 512 steps are cut to 16 x 128, with minibatches of the same size, so that data is less old in steps;
-IMPALA's on CartPole is `small-rollouts`. A run goes on to the end of its steps whatever it reaches, and the same number
-of rollouts is learned from; only the guard may end it before.
+rollouts of 16 x 256 steps are cut to 16 x 128, with minibatches of the same size, so that data is less old in steps,
+and the network has tanh; IMPALA's on CartPole is `small-rollouts`. A run goes on to the end of its steps whatever it
+reaches, and the same number of rollouts is learned from; only the guard may end it before.
 
 Of a run are kept the mean return of the episodes that ended in each of 20 equal parts of its steps, the greedy mean of
 100 episodes at the end, and the mean staleness that was measured. The summary gives, for each arm and k, the
@@ -61,7 +61,7 @@ ARMS: dict[str, dict[str, Any]] = {
 STEPS = {"CartPole-v1": 300_000, "LunarLander-v3": 1_000_000}
 
 OWN: dict[tuple[str, str], dict[str, Any]] = {
-    ("ppo", "LunarLander-v3"): {"num_steps": 128, "num_minibatches": 8},
+    ("ppo", "LunarLander-v3"): {"num_steps": 128, "num_minibatches": 8, "network": {"activation": "tanh"}},
     ("impala", "CartPole-v1"): {"preset": "small-rollouts"},
 }
 """What an algorithm has on an environment in the place of its preset's."""

@@ -163,7 +163,7 @@ def test_simple_answers_without_torch(arguments: list[str], tmp_path: Path) -> N
         ),
         (
             ["resume", "x", "--network.hidden=8"],
-            "resume cannot change 'network', only total_timesteps, stop_at, dev",
+            "resume cannot change 'network', only total_timesteps, stop_at, confirm",
         ),
         (["resume", "x", "--total-timestep", "3"], "nrecognized"),
         (["resume", "x", "--env.gravity", "3"], "resume cannot change the parameters of its environment"),

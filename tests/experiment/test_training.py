@@ -104,6 +104,7 @@ def weights_sha256(path: Path) -> str:
         ("CartPole-v1", {"seed": -1}, "seed must be a whole number from 0 to"),
         ("CartPole-v1", {"num_threads": -1}, "num_threads must be at least 1"),
         ("CartPole-v1", {"eval_every": -5}, "eval_every must be at least 0"),
+        ("CartPole-v1", {"confirm_episodes": -1}, "confirm_episodes must be >= 0"),
         ("CartPole-v1", {"backend": "nativ"}, "unknown backend 'nativ'"),
         ("CartPole-v1", {"track": "neptune"}, "track must be one of none, wandb, trackio, mlflow, got 'neptune'"),
         ("CartPole-v1", {"device": "gpu"}, "no device 'gpu'; use cpu, cuda or cuda:1"),

@@ -18,6 +18,8 @@ import torch
 
 import shoal
 from shoal.experiment import training
+from shoal.experiment.experiment import Experiment
+from shoal.experiment.session import evaluation_of
 from shoal.learn import learner as learners
 from shoal.report.panel import panel_of
 from shoal.run import checkpoint
@@ -266,6 +268,61 @@ def test_a_greedy_evaluation_stops_the_run(tmp_path: Path) -> None:
     assert status(run.path)["stop_reason"].startswith("greedy mean return ")
     assert shoal.resume(run.path, panel="none").steps == 384
     assert shoal.resume(run.path, panel="none", stop_at=501.0).steps == settings["total_timesteps"]
+
+
+class Changing(gym.Env[Any, Any]):
+    """Nothing to be seen, 10 steps, 1 for each action that is not the one before: chance has 4.5, the mode has 0."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,), np.float32), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.last, self.steps = None, 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        reward = float(self.last is not None and action != self.last)
+        self.last, self.steps = action, self.steps + 1
+        return np.zeros(1, np.float32), reward, self.steps == 10, False, {}
+
+
+CONFIRMED: Any = PPO | {"total_timesteps": 8 * 16 * 40, "learning_rate": 1e-5, "confirm_episodes": 4}
+
+
+@pytest.mark.usefixtures("few_greedy_episodes")
+def test_a_mean_return_that_greedy_episodes_do_not_confirm_ends_no_run(tmp_path: Path) -> None:
+    """They come again after 100 new episodes, go on after a resume where they were, and change no bit of training."""
+
+    def stop(run: Any, _: Any) -> None:
+        if run.updates == 20:
+            run.stop("twenty")
+
+    without = shoal.train(Changing, run_dir=tmp_path / "without", **CONFIRMED | {"confirm_episodes": 0})
+    whole = shoal.train(Changing, run_dir=tmp_path / "whole", **CONFIRMED | {"stop_at": 3.0})
+    assert (whole.stop_reason, whole.steps) == ("total_timesteps", without.steps)
+    assert weights_sha256(without.path) == weights_sha256(whole.path)
+    assert metrics(without.path) == metrics(whole.path, without=("time/", "speed/", "eval/"))
+    lines = metrics(whole.path)
+    played = [number for number, line in enumerate(lines) if "eval/return" in line]
+    assert len(played) >= 3
+    assert all(lines[n]["episode/return"] >= 3 > lines[n]["eval/return"] for n in played)
+    for last, now in zip([-1, *played], played, strict=False):
+        since = lines[last]["episode/count"] if last >= 0 else 0
+        assert lines[now]["episode/count"] >= since + 100 > lines[now - 1]["episode/count"]
+    cut = shoal.train(Changing, run_dir=tmp_path / "cut", callbacks=[stop], **CONFIRMED | {"stop_at": 3.0})
+    assert played[0] < 20 <= played[-1]
+    assert metrics(shoal.resume(cut.path, panel="none", factory=Changing).path) == lines
+
+
+def test_a_mean_return_that_greedy_episodes_confirm_ends_the_run(tmp_path: Path) -> None:
+    """At once: after the first 100 episodes, and without any where `stop_at` is infinite."""
+    run = shoal.train(Changing, run_dir=tmp_path, **CONFIRMED | {"stop_at": -0.5})
+    assert run.stop_reason == "greedy mean return 0.0 reached -0.5"
+    counts = [line["episode/count"] for line in read(run.path / "metrics.jsonl")]
+    assert counts[-1] >= 100 > counts[-2]
+    assert [line["step"] for line in read(run.path / "metrics.jsonl") if "eval/return" in line] == [run.steps]
+    endless = Experiment.new("CartPole-v1", settings={"confirm_episodes": 4, "stop_at": float("inf")})
+    assert evaluation_of(endless) is None
 
 
 class Failing(gym.Wrapper[Any, Any, Any, Any]):

@@ -65,6 +65,8 @@ class Given:
     """New total number of environment steps of the run."""
     stop_at: float | None = None
     """New mean return at which training stops; inf never stops early."""
+    confirm_episodes: int | None = None
+    """Greedy episodes whose mean must reach it too, before that of training ends the run; 0: none."""
     device: str | None = None
     """New torch device: cpu, cuda or cuda:1."""
     num_threads: int | None = None

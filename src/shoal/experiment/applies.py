@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields, is_dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -237,6 +238,9 @@ def _idle_of_run(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]
         yield "max_restarts", f"on_fault is {policy!r}; set it to 'restart'"
     if not options.eval_every:
         yield "eval_episodes", "set eval_every too, the steps between two evaluations"
+    stop_at = options.stop_at
+    if (spec.reward_threshold if stop_at is None else stop_at) in (None, inf):
+        yield "confirm_episodes", "nothing ends training early; set stop_at too"
     limit = spec.max_episode_steps
     if limit is not None and options.eval_max_steps <= limit:
         yield (

@@ -62,6 +62,7 @@ class Settings(TypedDict, total=False):
     data_fraction: float
     offline_updates: int | float
     stop_at: float | None
+    confirm_episodes: int | float
     eval_every: int | float
     eval_episodes: int | float
     eval_max_steps: int | float
@@ -163,6 +164,7 @@ class Changes(TypedDict, total=False):
 
     total_timesteps: int | float
     stop_at: float | None
+    confirm_episodes: int | float
     device: str
     num_threads: int | float
     eval_every: int | float

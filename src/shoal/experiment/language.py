@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 USED = frozenset(
     {
         "env", "algo", "model", "language", "total_timesteps", "schedule", "max_staleness", "seed", "device",
-        "guard", "guarding", "num_threads", "learners", "stop_at", "eval_every", "eval_episodes", "final_episodes",
-        "checkpoint_every", "keep_checkpoints", "timeline", "name", "run_dir", "track", "preset", "native", "init_from",
+        "guard", "guarding", "num_threads", "learners", "stop_at", "confirm_episodes", "eval_every", "eval_episodes",
+        "final_episodes", "checkpoint_every", "keep_checkpoints", "timeline", "name", "run_dir", "track", "preset",
+        "native", "init_from",
     }
 )  # fmt: skip
 """The run's settings that are for tasks too."""

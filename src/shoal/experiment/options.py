@@ -33,6 +33,7 @@ MOST_LEARNERS = 256
 CHANGEABLE = (
     "total_timesteps",
     "stop_at",
+    "confirm_episodes",
     "device",
     "num_threads",
     "eval_every",
@@ -160,6 +161,8 @@ class Options:
     """Gradient steps on the data set alone, before the first environment step; with total_timesteps=0 all of them."""
     stop_at: float | None = None
     """Stop at this mean return of recent or evaluation episodes; default: the environment's threshold; inf: never."""
+    confirm_episodes: int = 0
+    """Greedy episodes whose mean must reach stop_at too, before that of recent episodes ends training; 0: none."""
     eval_every: int = 0
     """Evaluate with greedy actions every this many environment steps; 0: never."""
     eval_episodes: int = 20
@@ -218,6 +221,7 @@ class Options:
         check_ranges(self, grad_shards=(1, MOST_THREADS), checkpoint_every=(0, inf))
         check_finite(self, "reward_scale")
         check_ranges(self, total_timesteps=(0, inf), offline_updates=(0, inf))
+        check_ranges(self, confirm_episodes=(0, inf))
         FromData(self.data, self.data_fraction, self.offline_updates)
         if self.stop_at is not None and not self.stop_at > -inf:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -143,10 +144,13 @@ def _held(held: ExitStack, playing: Playing, env: VecEnv) -> Playing:
 def evaluation_of(experiment: Experiment) -> Eval | None:
     """The evaluation beside training, on rows of its own, which the caller closes; None where there is none."""
     options = experiment.options
-    if not options.eval_every:
+    periodic = options.eval_episodes if options.eval_every else 0
+    confirming = 0 if options.stop_at == math.inf else options.confirm_episodes
+    most = max(periodic, confirming)
+    if not most:
         return None
     return Eval(
-        experiment.rows(min(options.eval_episodes, EVALUATION_ROWS), playing=True),
+        experiment.rows(min(most, EVALUATION_ROWS), playing=True),
         options.eval_every,
         options.eval_episodes,
         options.eval_max_steps,
@@ -254,6 +258,7 @@ def settings_of(
         total_timesteps=options.total_timesteps,
         agents=env.spec.agent_names,
         stop_at=threshold,
+        confirm_episodes=options.confirm_episodes,
         device=options.device,
         num_threads=options.threads(),
         native=options.native,

@@ -32,7 +32,10 @@ MAX_STEPS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Eval:
-    """Evaluate beside training: `episodes` greedy episodes on `env` each time `every_steps` steps have passed."""
+    """Evaluate beside training: `episodes` greedy episodes on `env` each time `every_steps` steps have passed.
+
+    0 steps: never, but for the episodes that confirm a run's mean return, which are played there too.
+    """
 
     env: VecEnv | TaskSource
     every_steps: int
@@ -77,11 +80,10 @@ def _go_on() -> None:
     """Nothing is waited for."""
 
 
-def play_beside(run: Run, evaluation: Eval, policy: nn.Module) -> float:
+def play_beside(run: Run, evaluation: Eval, policy: nn.Module, episodes: int) -> float:
     """The mean of greedy episodes beside training, which is logged; the policy acts where it learns."""
     s = run.settings
     acting = Acting(s.seed, EVALUATION_STREAM, torch.device(s.device), native=s.native)
-    episodes = evaluation.episodes
     score = evaluate(
         policy,
         evaluation.env,

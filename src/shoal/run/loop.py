@@ -64,8 +64,8 @@ def writer_of(directory: RunDirectory | None, settings: Settings) -> Writer | No
 
 def why_to_stop(run: Run, steps: int, greedy: float) -> str:
     """Why a run ends after `steps` environment steps; empty where it goes on."""
-    limit = run.settings.stop_at
-    if limit is not None and run.mean_return >= limit:
+    limit, alone = run.settings.stop_at, not run.settings.confirm_episodes
+    if limit is not None and alone and run.mean_return >= limit:
         return f"mean return {run.mean_return:.1f} reached {limit:g}"
     if limit is not None and greedy >= limit:
         return f"greedy mean return {greedy:.1f} reached {limit:g}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from shoal.run.checkpoint import Checkpoint
     from shoal.run.directory import RunDirectory
+    from shoal.run.evaluate import Eval
     from shoal.run.log import Log
     from shoal.run.loop import Loop
     from shoal.run.run import Run
@@ -36,6 +37,8 @@ class Progress:
     """The mean return of the last evaluation beside training."""
     next_evaluation: int = 0
     """The step at which the next one is due."""
+    next_confirmation: int = 0
+    """How many episodes must have ended before the mean return is confirmed again."""
     elapsed_before: float = 0.0
     """Seconds of training before the run was resumed."""
     saved: int = -1
@@ -52,6 +55,7 @@ class Progress:
             "best": self.best,
             "greedy": self.greedy,
             "next_evaluation": self.next_evaluation,
+            "next_confirmation": self.next_confirmation,
             "elapsed": self.elapsed_before + elapsed,
         }
 
@@ -59,6 +63,7 @@ class Progress:
         """Continues from the checkpoint of `updates`."""
         self.best, self.greedy = float(state["best"]), float(state["greedy"])
         self.next_evaluation = int(state["next_evaluation"])
+        self.next_confirmation = int(state.get("next_confirmation", 0))
         self.elapsed_before, self.saved = float(state["elapsed"]), updates
 
 
@@ -103,15 +108,40 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
 
 def evaluate_where_due(loop: Loop) -> bool:
     """Plays greedy episodes beside training where they are due; whether they were."""
-    evaluation, progress = loop.evaluation, loop.progress
-    steps = loop.stream.env_steps
-    if evaluation is None or steps < progress.next_evaluation:
+    evaluation = loop.evaluation
+    if evaluation is None:
         return False
+    episodes = max(_periodic_episodes(loop, evaluation), _confirming_episodes(loop))
+    if not episodes:
+        return False
+    policy, *_ = policies_of(loop.learners, loop.run.selection.kept)
+    loop.progress.greedy = play_beside(loop.run, evaluation, policy, episodes)
+    return True
+
+
+def _periodic_episodes(loop: Loop, evaluation: Eval) -> int:
+    """Greedy episodes that are due every so many steps; 0: not now."""
+    progress, steps = loop.progress, loop.stream.env_steps
+    if not evaluation.every_steps or steps < progress.next_evaluation:
+        return 0
     while progress.next_evaluation <= steps:
         progress.next_evaluation += evaluation.every_steps
-    policy, *_ = policies_of(loop.learners, loop.run.selection.kept)
-    progress.greedy = play_beside(loop.run, evaluation, policy)
-    return True
+    return evaluation.episodes
+
+
+def _confirming_episodes(loop: Loop) -> int:
+    """Greedy episodes that are to confirm a mean return which has reached `stop_at`; 0: not now.
+
+    Where they do not, they are played again when the mean is over new episodes only.
+    """
+    run, progress = loop.run, loop.progress
+    s, ended = run.settings, run.metrics.episodes
+    if not s.confirm_episodes or s.stop_at is None or run.mean_return < s.stop_at:
+        return 0
+    if ended < progress.next_confirmation:
+        return 0
+    progress.next_confirmation = ended + s.window
+    return s.confirm_episodes
 
 
 def own_state(loop: Loop, log: Log | None) -> dict[str, Any]:

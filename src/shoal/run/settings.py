@@ -36,6 +36,8 @@ class Settings:
     total_timesteps: int
     stop_at: float | None = None
     """Stop when the mean return of the last max(100, num_envs) episodes reaches this."""
+    confirm_episodes: int = 0
+    """Greedy episodes whose mean must reach it too, before that of training counts; 0: none."""
     keep_last: int = 3
     """Rolling checkpoints that stay."""
     checkpoint_every: int = 0
