@@ -194,10 +194,9 @@ def resume(  # noqa: PLR0913 (each is a choice of its own)
         callbacks: as in `train`.
         rules: as in `train`.
         trust: import and run what the run's config.toml names, whoever wrote it.
-        changes: total_timesteps, stop_at and confirm_episodes, to go on further than was planned; device, num_threads,
-            guard, eval_every, eval_episodes, final_episodes, checkpoint_every, keep_checkpoints, how workers run, and
-            learners of language models: config.toml takes them over. Nothing else may, but what was given as a function
-            be given again.
+        changes: total_timesteps, stop_at and confirm_episodes; device, num_threads, guard, eval_every, eval_episodes,
+            final_episodes, checkpoint_every, keep_checkpoints, how workers run, and learners of language models:
+            config.toml takes them over. Nothing else may, but what was given as a function be given again.
 
     Raises:
         ConfigError: no such run, no whole checkpoint of it, another process trains there, or another's code.

@@ -14,7 +14,7 @@ from shoal.nets.heads import head_size
 from shoal.nets.normalizer import CLIP
 from shoal.nets.policy import MlpPolicy, Output, RecurrentPolicy
 from shoal.nets.q_network import QNetwork
-from shoal.types import ConfigError, Transitions
+from shoal.types import ConfigError, Transitions, map_tree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,13 +141,13 @@ class Gradients:
         wanted |= dict.fromkeys(COLUMNS, torch.float32)
         wanted["action_mask"] = torch.bool
         arrays: dict[str, NDArray[Any]] = {}
-        obs, shared = self._observed(steps.obs)
+        obs, own = self._observed(steps.obs)
+        shared = own or not isinstance(steps, Transitions)
         for name, dtype in wanted.items():
             values: Tensor | None = getattr(steps, name, None)
             if values is not None:
                 plain = values.detach().to(dtype).contiguous()
-                kept = name == "obs" and not isinstance(steps, Transitions)
-                shared &= kept or plain.data_ptr() == values.data_ptr()
+                shared &= plain.data_ptr() == values.data_ptr()
                 arrays[name] = plain.numpy()
         samples = _native.Samples(
             obs.reshape(count, -1),
@@ -231,10 +231,16 @@ def flattened(policy: Lowered, obs: Tree) -> Tensor:
     return encoder.flatten(obs).contiguous()
 
 
-def version_of(tensor: Tensor) -> int:
-    """How often torch has written to a tensor."""
-    counted: Any = tensor
-    return counted._version
+def version_of(obs: Tree) -> int:
+    """How often torch has written to a tree's tensors, all together."""
+    written = 0
+
+    def count(leaf: Tree) -> None:
+        nonlocal written
+        written += leaf._version
+
+    map_tree(count, obs)
+    return written
 
 
 def memory_of(native: NativePlan, start: Bools | None, state: Tree) -> list[Any]:
