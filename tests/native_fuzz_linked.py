@@ -55,7 +55,7 @@ class LinkedCalls:
 
     def plain_plan(self) -> tuple[Any, list[Any]]:
         """One that every rollout takes, and what it was made from."""
-        sizes = [OBS, [8], "categorical", [2], "tanh", 1, 64, 1]
+        sizes: list[Any] = [OBS, [8], "categorical", [2], "tanh", 1, 64, 1]
         return _native.MlpPlan(np.zeros(OBS * 8 + 8 + 8 * 2 + 2 + OBS * 8 + 8 + 8 + 1, np.float32), *sizes), sizes
 
     def linked_of(self, plan: Any, made: list[Any]) -> Call:
