@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,9 @@ class SteppingCalls:
     def call_recorder_act(self) -> Call:
         recorder, _ = self.any("recorder")
         if self.rng.random() < 0.5:
-            recorder.see(np.zeros((ROWS, OBS), np.float32))
+            for kind in (np.float32, np.float64):  # a recorder takes one of them
+                with suppress(ValueError):
+                    recorder.see(np.zeros((ROWS, OBS), kind))
         return recorder.act, [int(self.rng.integers(STEPS)), 7], {}
 
     def call_record(self) -> Call:
