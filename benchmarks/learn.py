@@ -102,7 +102,7 @@ def _reached(runs: list[dict[str, Any]]) -> str:
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """The results file of all tasks, of each seed's last run: median seconds beside Stable-Baselines3's where known."""
+    """The results file of all tasks, of each seed's last run: median seconds, and what the peer once came to."""
     rows: list[dict[str, Any]] = []
     for task in dict.fromkeys(line["claim"] for line in lines):
         runs = list({line["seed"]: line for line in lines if line["claim"] == task}.values())
@@ -114,17 +114,16 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
             f"steps {min(steps):,} to {max(steps):,}"
         )
         peer = PEER_RECORDS / f"sb3_{task}.json"
-        theirs: float | None = None
         if task in WITH_PEER and peer.exists():
-            (record,) = json.loads(peer.read_text())["records"]
-            (one,) = record["seeds"]
-            theirs = one["seconds"]
-            note += f"; Stable-Baselines3, rl-zoo, 1 seed: greedy {one['greedy_mean']:.1f} after {one['steps']:,} steps"
+            told = json.loads(peer.read_text())
+            (one,) = told["records"][0]["seeds"]
+            note += (
+                f"; Stable-Baselines3, rl-zoo's whole budget, 1 seed, another day ({told['machine']['date'][:10]}): "
+                f"greedy {one['greedy_mean']:.1f} after {one['steps']:,} steps and {one['seconds']:,.0f} s"
+            )
         claim = f"seconds of training, {runs[0]['env']}, {runs[0]['algo'].upper()}"
-        ratio = seconds / theirs if theirs else None
-        rows.append(
-            {"claim": claim, "ours": seconds, "theirs": theirs, "ratio": ratio, "bar": None, "unit": "s", "note": note}
-        )
+        nothing_beside = {"theirs": None, "ratio": None, "bar": None}
+        rows.append({"claim": claim, "ours": seconds, **nothing_beside, "unit": "s", "note": note})
     info = {"machine": machine.describe(), "versions": machine.versions()}
     return {"name": "learning", "date": lines[-1]["date"], **info, "rows": rows}
 
