@@ -329,7 +329,7 @@ def _simulated(
         "info_keys": info_keys,
         "parameters that episodes draw": ranges,
         "preprocessing.cost_key": preprocessing.cost_key,
-        "keep_keys or text": preprocessing.observes,
+        "keep_keys, text or one_hot": preprocessing.observes,
     }
     asked = [name for name, value in lacks.items() if value]
     try:
