@@ -195,7 +195,7 @@ def test_a_function_in_the_place_of_a_number_that_has_a_schedule() -> None:
         with pytest.raises(ConfigError, match=told):
             give()
     for give in (lambda: build(PPO, {"gamma": falling}), lambda: PPO(gamma=falling)):
-        with pytest.raises(ConfigError, match="gamma must be a number, got <function [^;]*$"):
+        with pytest.raises(ConfigError, match=r"gamma must be a number, got <function [^;]*$"):
             give()
 
 
