@@ -296,7 +296,9 @@ class Match:
 
 
 def test_a_game_of_no_class_of_pettingzoos() -> None:
-    """Without render, close, unwrapped and metadata it is stepped, saved and closed."""
+    """Without render, close, unwrapped and metadata it is checked, stepped, saved and closed."""
+    report = check_env(Match, steps=50)
+    assert report.ok, str(report)
     env = make(Match, 2)
     env.reset(seed=0)
     shown = env.recv().obs.copy()
