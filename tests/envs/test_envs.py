@@ -170,6 +170,24 @@ def test_a_reset_of_another_form() -> None:
         make(Old, 2).reset(0)
 
 
+def test_a_reset_that_takes_no_seed() -> None:
+    """As Gym's did until 0.26; another TypeError stays the environment's own."""
+
+    class Older(Scripted):
+        def reset(self) -> Any:
+            return super().reset()
+
+    with pytest.raises(EnvError, match=r"row 0 at its reset.*: reset\(\) cannot be called with seed .*options=None\)"):
+        make(Older, 2).reset(0)
+
+    class Wrong(Scripted):
+        def reset(self, **keywords: Any) -> Any:
+            raise TypeError("none of mine")
+
+    with pytest.raises(TypeError, match="none of mine"):
+        make(Wrong, 2).reset(0)
+
+
 def test_the_environment_s_own_exception_arrives_with_a_note() -> None:
     def fail(_: list[Any]) -> Any:
         raise ZeroDivisionError("the physics broke")

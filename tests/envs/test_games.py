@@ -265,3 +265,51 @@ def test_check_env_names_what_games_do_wrong() -> None:
     assert "parallel_api_test" in error.advice
     warned = {finding.name: finding.says for finding in check_env(Herd, steps=400).warnings}
     assert warned["agents"].startswith("c never had a turn")
+
+
+class Match:
+    """Two agents name the number that both see; the interface of a ParallelEnv, from no class of PettingZoo's."""
+
+    possible_agents = ("left", "right")
+
+    def __init__(self) -> None:
+        self.agents: list[str] = []
+        self.np_random = np.random.default_rng()
+
+    def observation_space(self, agent: str) -> Any:
+        return spaces.Discrete(3)
+
+    def action_space(self, agent: str) -> Any:
+        return spaces.Discrete(3)
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        if seed is not None:
+            self.np_random = np.random.default_rng(seed)
+        self.agents, self.shown = list(self.possible_agents), int(self.np_random.integers(3))
+        return dict.fromkeys(self.agents, self.shown), {}
+
+    def step(self, actions: dict[str, int]) -> Any:
+        both = float(all(action == self.shown for action in actions.values()))
+        there, self.agents = self.agents, []
+        given = (dict.fromkeys(there, value) for value in (self.shown, both, True, False))
+        return *given, {agent: {} for agent in there}
+
+
+def test_a_game_of_no_class_of_pettingzoos() -> None:
+    """Without render, close, unwrapped and metadata it is checked, stepped, saved and closed."""
+    report = check_env(Match, steps=50)
+    assert report.ok, str(report)
+    env = make(Match, 2)
+    env.reset(seed=0)
+    shown = env.recv().obs.copy()
+    saved = env.state()
+    env.send(slice(0, 4), shown)
+    ready = env.recv()
+    assert ready.reward.tolist() == [1.0] * 4
+    assert ready.terminated.all()
+    after = ready.obs.copy()
+    env.restore(saved)
+    env.recv()
+    env.send(slice(0, 4), shown)
+    assert env.recv().obs.tolist() == after.tolist()
+    env.close()

@@ -187,6 +187,26 @@ def test_values_of_another_type(value: Any, hint: Any, told: str) -> None:
     assert str(refused.value) == told
 
 
+def test_a_function_in_the_place_of_a_number_that_has_a_schedule() -> None:
+    """As Stable-Baselines3 takes it: in a keyword and in a Config alike; elsewhere no schedule is promised."""
+    told = "learning_rate must be a number, got .*; a function is given as learning_rate_schedule: it takes the share"
+    falling = cast("Any", lambda left: 3e-4 * left)
+    for give in (lambda: build(PPO, {"learning_rate": falling}), lambda: PPO(learning_rate=falling)):
+        with pytest.raises(ConfigError, match=told):
+            give()
+    for give in (lambda: build(PPO, {"gamma": falling}), lambda: PPO(gamma=falling)):
+        with pytest.raises(ConfigError, match=r"gamma must be a number, got <function [^;]*$"):
+            give()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("ent_coef", "'auto' is here: autotune=True"), ("target_entropy", "'auto' is here: the default")]
+)
+def test_words_that_stand_for_numbers_elsewhere(name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"Stable-Baselines3's {name}={told}"):
+        build(sac.Config, {name: "auto"})
+
+
 def test_a_misspelt_setting_of_either_kind() -> None:
     """The nearest names may be the run's, though the algorithm's were looked through."""
     for name, meant in (("stps", "steps"), ("rat", "rate")):

@@ -23,7 +23,7 @@ from shoal.check.trial import REPEAT_S, close_rows
 from shoal.check.values import check_spaces
 from shoal.check.workers import check_workers
 from shoal.envs.agents.games import is_game
-from shoal.envs.python_env import check_alike
+from shoal.envs.python_env import check_alike, close_all
 from shoal.envs.workers.processes import START_S
 from shoal.envs.workers.rows import make as make_workers
 
@@ -86,8 +86,7 @@ def make_two(trial: Trial) -> None:
     trial.startup_s += time.perf_counter() - began
     if is_game(first):
         trial.is_game = True
-        first.close()
-        trial.envs.clear()
+        close_all(trial.envs)
         make_rows(trial)
         return
     second = trial.factory()

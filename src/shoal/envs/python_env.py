@@ -224,6 +224,15 @@ def note_closed(env: Any) -> None:
             CLOSED[id(part)] = part
 
 
+def nothing_to_close() -> None:
+    """What is called of a game that has no close()."""
+
+
+def bare_of(env: Any) -> Any:
+    """The environment without wrappers; a game of several agents that is not PettingZoo's class is its own."""
+    return getattr(env, "unwrapped", env)
+
+
 def close_all(envs: list[Closed]) -> None:
     """Closes every environment and forgets it; the first error is raised when all were asked."""
     errors: list[BaseException] = []
@@ -231,7 +240,7 @@ def close_all(envs: list[Closed]) -> None:
         env = envs.pop(0)
         note_closed(env)
         try:
-            env.close()
+            getattr(env, "close", nothing_to_close)()
         except RAISED as error:
             errors.append(error)
     if errors:
@@ -267,7 +276,7 @@ def check_distinct(envs: Sequence[Any], name: str, what: str) -> None:
     """ConfigError where two of these environments, called `what` in the message, are one object."""
     numbers: dict[int, int] = {}
     for number, env in enumerate(envs):
-        first = numbers.setdefault(id(env.unwrapped), number)
+        first = numbers.setdefault(id(bare_of(env)), number)
         if first != number:
             raise ConfigError(
                 f"{name}: {what} {first} and {number} are the same object; "
@@ -277,9 +286,9 @@ def check_distinct(envs: Sequence[Any], name: str, what: str) -> None:
 
 def parts_of(env: Any) -> list[Any]:
     """The environment within its wrappers, and those that a SyncVectorEnv steps."""
-    bare = env.unwrapped
+    bare = bare_of(env)
     within = bare.envs if isinstance(bare, SyncVectorEnv) else []
-    return [bare, *(part.unwrapped for part in within)]
+    return [bare, *(bare_of(part) for part in within)]
 
 
 class KeptSpaces:

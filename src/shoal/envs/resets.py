@@ -14,7 +14,7 @@ from shoal.envs.observations import TreeReader
 from shoal.envs.outputs import take
 from shoal.envs.python_env import KeptSpaces, is_long, refuse_stop
 from shoal.envs.randomization import Randomizer
-from shoal.types import RAISED, EnvError
+from shoal.types import RAISED, EnvError, misfit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,6 +134,12 @@ class Resets:
             where = self._at_reset(row)
             end_if_forked(pid, where)
             refuse_stop(error, where)
+            why = misfit(self._bare[row].reset, **keywords)
+            if why and isinstance(error, TypeError):
+                raise EnvError(
+                    f"{where}: reset() cannot be called with {', '.join(keywords)} ({why}); "
+                    "Gymnasium's is reset(self, *, seed=None, options=None)"
+                ) from error
             if is_long(made, 2):
                 error.add_note(f"shoal: raised by {where}{given_seed(start)}")
                 raise

@@ -59,7 +59,7 @@ MODULE = '''\
 README = f"""\
 # @Name@
 
-Walk along a line to a goal: a C++ environment for [shoal](https://pypi.org/project/shoal-rl/).
+Walk along a line to a goal: a C++ environment for shoal (the package `shoal-rl`).
 
 {FACTS}
 It needs a C++20 compiler. In the virtual environment that shoal is installed in:

@@ -147,7 +147,10 @@ def _from_run(make: Callable[..., nn.Module], run: RunDirectory) -> FirstPolicy:
     run.check()
     saved = read_policy(run, identity=Identity(run.read_origin().run))
     refused = f"init_from: {run.path} holds another network than this run has"
-    advice = "give this one the same network settings, and policy=... if that run was given one"
+    advice = (
+        "give this one the same network settings, and policy=... if that run was given one; "
+        "its environment must observe and do the same as that run's"
+    )
 
     def make_policy(spec: Spec, *, seed: int | None = None) -> nn.Module:
         made = make(spec, seed=seed)

@@ -27,8 +27,27 @@ FOREIGN = {
     "gradient_steps": "replay={'samples_per_insert': batch_size * gradient_steps / train_freq}",
     "exploration_initial_eps": "epsilon_start",
     "exploration_final_eps": "epsilon_end",
+    "action_noise": "exploration_noise, its deviation",
+    "policy_delay": "policy_frequency",
+    "target_policy_noise": "policy_noise",
+    "target_noise_clip": "noise_clip",
+    "vec_env_cls": "backend='serial', or 'workers' for processes",
+    "norm_obs": "network={'normalize_obs': True}",
+    "norm_reward": "normalize_reward=True",
+    "eval_freq": "eval_every",
+    "n_eval_episodes": "eval_episodes",
+    "save_freq": "checkpoint_every",
+    "reset_num_timesteps": "shoal.resume(run.path, total_timesteps=...)",
 }
-"""Settings of Stable-Baselines3."""
+"""Settings of Stable-Baselines3, of its VecNormalize, `make_vec_env` and callbacks too."""
+FOREIGN_VALUES = {
+    (
+        "ent_coef",
+        "auto",
+    ): "autotune=True where an algorithm has it; ent_coef is the first temperature",
+    ("target_entropy", "auto"): "the default: leave it out",
+}
+"""Words that stand there for numbers."""
 _SAMPLING = "sampling={{'{}': ...}}"
 FOREIGN_LLM = {
     "reward_funcs": "language={'scorers': [my_module.function, ...]}",
@@ -72,6 +91,13 @@ FOREIGN_LLM = {
     "bf16": "nothing yet: language models are trained in float32",
 }
 """Settings of TRL, for language models."""
+
+
+def said_of_value(name: str, value: object) -> str:
+    """What is to be written here for a value that Stable-Baselines3's setting of this name takes; else empty."""
+    if isinstance(value, str) and (name, value) in FOREIGN_VALUES:
+        return f"{SB3}'s {name}={value!r} is here: {FOREIGN_VALUES[name, value]}"
+    return ""
 
 
 def said_of(name: str) -> str:

@@ -23,9 +23,9 @@ from typing import (
 
 import numpy as np
 
-from shoal.experiment.foreign import said_of
+from shoal.experiment.foreign import said_of, said_of_value
 from shoal.run.origin import TABLE
-from shoal.types import ConfigError
+from shoal.types import ConfigError, refuse_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -165,6 +165,9 @@ def build(
             under = converted.get(name, _default_of(kind, name))
             converted[name] = build(nested, inside, base=under)
         else:
+            refuse_function(name, value, names)
+            if there := said_of_value(name, value):
+                raise ConfigError(there)
             converted[name] = convert(name, value, hint)
     return kind(**converted)
 

@@ -12,6 +12,7 @@ from shoal.types.errors import (
     check_ranges,
     check_room,
     check_seed,
+    refuse_function,
     text_of,
 )
 from shoal.types.leaving import RAISED, refuse_end, refuse_leaving
@@ -72,6 +73,7 @@ __all__ = [
     "map_tree",
     "misfit",
     "refuse_end",
+    "refuse_function",
     "refuse_leaving",
     "select",
     "text_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields, is_dataclass
 from math import inf, isfinite
 from typing import Any
@@ -21,10 +22,8 @@ def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            also = (
-                f"; a function is given as {name}_schedule" if callable(value) else ""
-            )
-            raise ConfigError(f"{name} must be a number, got {value!r}{also}")
+            refuse_function(name, value, dir(config))
+            raise ConfigError(f"{name} must be a number, got {value!r}")
         if isinstance(value, float) and name in _whole(config):
             raise ConfigError(f"{name} must be a whole number, got {value}")
         if isinstance(value, int) and abs(value) >= 2**63:
@@ -33,6 +32,16 @@ def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
             least = "above 0" if low == TINY else f">= {low:g}"
             allowed = least if high == inf else f"between {low:g} and {high:g}"
             raise ConfigError(f"{name} must be {allowed}, got {value}")
+
+
+def refuse_function(name: str, value: object, names: Collection[str]) -> None:
+    """ConfigError for a function in the place of a number that has a schedule among the settings `names`."""
+    schedule = f"{name}_schedule"
+    if callable(value) and schedule in names:
+        raise ConfigError(
+            f"{name} must be a number, got {value!r}; a function is given as {schedule}: "
+            f"it takes the share of the run that is done and returns a factor for {name}"
+        )
 
 
 def _whole(config: object) -> set[str]:

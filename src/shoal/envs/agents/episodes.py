@@ -12,7 +12,7 @@ from shoal.envs.forks import end_if_forked
 from shoal.envs.generators import Generators, set_generator
 from shoal.envs.history import History, play_again
 from shoal.envs.outputs import take
-from shoal.envs.python_env import refuse_stop
+from shoal.envs.python_env import bare_of, refuse_stop
 from shoal.envs.resets import given_seed
 from shoal.types import RAISED, EnvError, map_tree, select
 
@@ -41,7 +41,7 @@ class Episodes:
         handover: Handover,
     ) -> None:
         """`games`: what steps `envs`, one for each."""
-        self._bare = [env.unwrapped for env in envs]
+        self._bare = [bare_of(env) for env in envs]
         self._games = games
         self._keeper = keeper
         self._numbering = numbering
