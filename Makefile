@@ -51,7 +51,7 @@ $(BUILDERS): constraints.txt pyproject.toml scripts/requirements.py
 	@touch $@
 
 $(TOOLS): $(BUILDERS) $(if $(TORCH_INDEX),FORCE)
-	@echo "Installing dependencies (constraints.txt)"
+	@echo "Installing dependencies (constraints.txt): about a gigabyte, mostly torch"
 ifneq ($(INDEX),)
 	@$(INSTALL) --force-reinstall --no-deps --index-url '$(INDEX)' -c constraints.txt torch
 	@$(INSTALL) -c constraints.txt torch
@@ -69,7 +69,7 @@ $(BOX2D): $(BUILDERS) scripts/box2d.py
 	@touch $@
 
 $(BUILT): $(BUILDERS) $(BOX2D) CMakeLists.txt pyproject.toml $(NATIVE)
-	@echo "Building the native core"
+	@echo "Building the native core (about a minute on two free cores)"
 	@jobs=$${CMAKE_BUILD_PARALLEL_LEVEL:-$$($(PYTHON) scripts/check_machine.py --jobs)}; test -n "$$jobs" || exit 1; \
 	CMAKE_BUILD_PARALLEL_LEVEL=$$jobs $(PIP) install -q --no-build-isolation --no-deps -e .
 	@touch $@

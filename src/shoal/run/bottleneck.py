@@ -139,8 +139,8 @@ def bottleneck(spent: Spent, engine: Engine) -> str:
             )
         case _:
             return (
-                f"{said} of the time goes into evaluation, checkpoints and logging: raise eval_every and "
-                "checkpoint_every"
+                f"{said} of the time goes into evaluation, checkpoints and logging: larger distances between them "
+                "(eval_every, checkpoint_every) shorten it"
             )
 
 
