@@ -1,6 +1,7 @@
 """The backend `mujoco`: what it takes and refuses, saved rows, runs with the bits of the backend `serial`."""
 
 import hashlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from shoal.envs.registry import make
 from shoal.envs.rendering import Renderer
 from shoal.envs.serial import SerialEnv
 from shoal.envs.vec_env import VecEnv
+from shoal.experiment.engine import engine_of
+from shoal.experiment.experiment import Experiment
 from shoal.types import ConfigError, EnvError
 
 mujoco = pytest.importorskip("mujoco")
@@ -196,6 +199,14 @@ def test_vector_environments_keep_their_infos() -> None:
     vector.reset(seed=0)
     assert "x_velocity" in vector.step(vector.action_space.sample())[4]
     vector.close()
+
+
+@pytest.mark.parametrize(("keywords", "stepped"), [({}, "native"), ({"forward_reward_weight": np.float32(1)}, "auto")])
+def test_a_slow_step_is_advised_threads(keywords: dict[str, Any], stepped: str) -> None:
+    """And worker processes only where Python steps the rows after all."""
+    experiment = Experiment.new(CHEETAH, settings={"algo": "ppo"})
+    with closing(make(CHEETAH, 1, env_kwargs=keywords)) as rows:
+        assert engine_of(experiment, rows).backend == stepped
 
 
 def test_another_time_limit() -> None:
