@@ -41,6 +41,27 @@ SIMULATIONS = [
         "tests/envs/test_mujoco.py::test_callbacks_in_python_are_refused",
     ),
     Mutation(
+        "functions put into Gymnasium's class are passed over",
+        "envs/mujoco/rows.py",
+        "if not str(function.__module__).startswith(MODULE):",
+        "if not function.__module__:",
+        "tests/envs/test_mujoco.py::test_functions_put_into_the_class_are_left_to_gymnasium",
+    ),
+    Mutation(
+        "a last observation that is not finite is handed over as it is",
+        "envs/mujoco/rows.py",
+        "put_last_finite(layout, ready.obs, before, ready.terminated)",
+        "del layout",
+        "tests/envs/test_mujoco.py::test_the_last_finite_observation_stands_in",
+    ),
+    Mutation(
+        "a flag that is none ends episodes as if it were one",
+        "envs/mujoco/tasks.py",
+        "flag = read_flag(vars(env)[name])",
+        "flag = bool(vars(env)[name])",
+        "tests/envs/test_mujoco.py::test_odd_keywords_are_left_to_gymnasium",
+    ),
+    Mutation(
         "a rollout's converted observations are learned from though torch has written to them",
         "learn/gradients.py",
         "if version != self._obs_version:",

@@ -19,6 +19,8 @@ void bind_stepping(nb::module_& module);
 void bind_wire(nb::module_& module);
 
 NB_MODULE(_native, module) {
+  // Ctrl-C twice ends a run in the middle: what is alive then is no fault that a user could mend.
+  nb::set_leak_warnings(false);
   module.doc() = "shoal's native core: environments, equations, lowered policies, hand-offs between processes.";
   bind_decoding(module);
   bind_env(module);

@@ -1,6 +1,7 @@
 """The backend `mujoco`: what it takes and refuses, saved rows, runs with the bits of the backend `serial`."""
 
 import hashlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from shoal.envs.mujoco.tasks import READERS
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.randomization import Choice
 from shoal.envs.registry import make
+from shoal.envs.rendering import Renderer
 from shoal.envs.serial import SerialEnv
 from shoal.envs.vec_env import VecEnv
+from shoal.experiment.engine import engine_of
+from shoal.experiment.experiment import Experiment
 from shoal.types import ConfigError, EnvError
 
 mujoco = pytest.importorskip("mujoco")
@@ -127,6 +131,36 @@ def test_what_it_would_do_otherwise_is_left_to_serial(settings: dict[str, Any], 
         make(CHEETAH, 1, backend="mujoco", **settings)
 
 
+LEFT_TO_GYMNASIUM: list[tuple[str, dict[str, Any], str]] = [
+    ("Hopper-v5", {"terminate_when_unhealthy": "no"}, "terminate_when_unhealthy is 'no', which is no bool"),
+    ("Hopper-v5", {"healthy_reward": -1}, "healthy_reward is -1, .* give -1.0"),
+    ("Hopper-v5", {"xml_file": "inverted_pendulum.xml"}, "its model has fewer places than its class looks at"),
+    ("Walker2d-v5", {"healthy_z_range": 3}, "its step would fail: 'int' object is not iterable"),
+    ("Walker2d-v5", {"healthy_z_range": (0, 1, 2)}, r"healthy_z_range is \(0, 1, 2\), which are not two numbers"),
+    ("Ant-v5", {"main_body": "nobody"}, "its step would fail: .*Invalid name 'nobody'"),
+    (CHEETAH, {"frame_skip": 2.0}, "its step would fail: 'float' object cannot be interpreted as an integer"),
+    (CHEETAH, {"ctrl_cost_weight": 10**400}, "its step would fail: int too large"),
+]
+
+
+@pytest.mark.parametrize(("env_id", "keywords", "why"), LEFT_TO_GYMNASIUM)
+def test_odd_keywords_are_left_to_gymnasium(env_id: str, keywords: dict[str, Any], why: str) -> None:
+    """Which fails in a step of its own, or takes them otherwise."""
+    assert type(make(env_id, 1, env_kwargs=keywords)) is SerialEnv
+    with pytest.raises(ConfigError, match=f"^{env_id}: {why}.*backend='serial'"):
+        make(env_id, 1, backend="mujoco", env_kwargs=keywords)
+
+
+@pytest.mark.parametrize("name", ["_get_rew", "dt", "do_simulation"])
+def test_functions_put_into_the_class_are_left_to_gymnasium(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind: Any = type(gym.make(CHEETAH).unwrapped)
+    part = next(part for part in kind.__mro__ if name in vars(part))
+    monkeypatch.setattr(part, name, property(lambda _: 1.0) if name == "dt" else lambda *_: (0.0, {}))
+    assert type(make(CHEETAH, 1)) is SerialEnv
+    with pytest.raises(ConfigError, match=f"its {name} is {__name__}'s; backend='serial'"):
+        make(CHEETAH, 1, backend="mujoco")
+
+
 def test_a_render_mode_that_draws_in_steps_is_refused() -> None:
     settings, why = UNLIKE[3]
     with pytest.raises(ConfigError, match=f"{why}.*backend='serial'"):
@@ -167,6 +201,14 @@ def test_vector_environments_keep_their_infos() -> None:
     vector.close()
 
 
+@pytest.mark.parametrize(("keywords", "stepped"), [({}, "native"), ({"forward_reward_weight": np.float32(1)}, "auto")])
+def test_a_slow_step_is_advised_threads(keywords: dict[str, Any], stepped: str) -> None:
+    """And worker processes only where Python steps the rows after all."""
+    experiment = Experiment.new(CHEETAH, settings={"algo": "ppo"})
+    with closing(make(CHEETAH, 1, env_kwargs=keywords)) as rows:
+        assert engine_of(experiment, rows).backend == stepped
+
+
 def test_another_time_limit() -> None:
     rows = started(CHEETAH, "mujoco", preprocessing=Preprocessing(max_episode_steps=7))
     assert max(map(np.max, drive(rows, 10, seed=0)[3::4])) == 7
@@ -186,6 +228,34 @@ def test_what_is_not_finite_is_refused_or_stands_back() -> None:
         fall(started("Hopper-v5", "mujoco", env_kwargs={"frame_skip": 1}))
 
 
+@pytest.mark.parametrize("backend", ["mujoco", "serial"])
+def test_the_last_finite_observation_stands_in(backend: str) -> None:
+    """The pole flies out of all bounds, which ends its episode; the other row goes on."""
+    seen = Preprocessing(final_nan="last_finite")
+    rows: Any = started("InvertedPendulum-v5", backend, preprocessing=seen, env_kwargs={"frame_skip": 1})
+    before = drive(rows, 2, seed=0)[-4]
+    rows.envs[1].model.opt.timestep = 1e100
+    rows.send(BOTH, np.zeros((2, 1), np.float32))
+    ready = rows.recv()
+    assert np.abs(rows.envs[0].data.qpos).max() < 1
+    assert (ready.terminated.tolist(), ready.truncated.tolist()) == ([False, True], [False, False])
+    assert ready.final_obs[1].tolist() == before[1].tolist()
+    assert (ready.reward.tolist(), ready.episode_return[1], ready.episode_length[1]) == ([1, 0], 2, 3)
+    assert np.abs(ready.obs).max() < 1  # of row 1 the next episode's first
+
+
+@pytest.mark.parametrize("backend", ["mujoco", "serial"])
+def test_what_ends_no_episode_must_be_finite(backend: str) -> None:
+    """A cheetah's episodes never end in a fall, so that nothing stands in."""
+    seen = Preprocessing(final_nan="last_finite")
+    rows: Any = started(CHEETAH, backend, preprocessing=seen, env_kwargs={"frame_skip": 1})
+    drive(rows, 2, seed=0)
+    rows.envs[1].model.opt.timestep = 1e100
+    rows.send(BOTH, np.zeros((2, 6), np.float32))
+    with pytest.raises(EnvError, match=r"HalfCheetah-v5: row 1 at step 3 of its episode returned the observation"):
+        rows.recv()
+
+
 def test_an_error_of_mujoco_names_the_row(tmp_path: Path) -> None:
     """Python's own calls of MuJoCo turn its errors into exceptions; the native ones do too."""
     model = Path(gym.__file__).parent / "envs/mujoco/assets/ant.xml"
@@ -200,8 +270,31 @@ def test_an_error_of_mujoco_names_the_row(tmp_path: Path) -> None:
     drive(rows, 1, seed=0)
 
 
-def test_rows_render() -> None:
+def test_rows_render(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row's picture shows the simulation that native threads have stepped."""
+
+    def picture(renderer: Any, mode: str | None) -> NDArray[np.uint8]:
+        assert mode == "rgb_array"
+        return np.frombuffer(renderer.data.qpos.tobytes(), np.uint8).reshape(1, -1, 3)
+
+    monkeypatch.setattr("gymnasium.envs.mujoco.mujoco_rendering.MujocoRenderer.render", picture)
+    drawing = {"render_mode": "rgb_array"}
+    rows = started(CHEETAH, "mujoco", num_threads=2, env_kwargs=drawing)
+    plain = started(CHEETAH, "serial", env_kwargs=drawing)
+    assert rows.capabilities == plain.capabilities
+    pictures = Renderer(rows)
+    first = [pictures.now(row) for row in (0, 1)]
+    drive(rows, 3, seed=0)
+    drive(plain, 3, seed=0)
+    for row in (0, 1):
+        assert pictures.now(row).tolist() == plain.render(row).tolist() != first[row].tolist()
+    assert pictures.at_end(0) is None
+
+
+def test_rows_that_draw_nothing_say_so() -> None:
     rows = make(CHEETAH, 1, backend="mujoco")
     assert not rows.capabilities.can_render
     with pytest.raises(ConfigError, match="cannot be rendered"):
         rows.render(0)
+    with pytest.raises(ConfigError, match=r"cannot be rendered.*backend='serial'"):
+        Renderer(rows)

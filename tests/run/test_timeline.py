@@ -216,3 +216,20 @@ def test_engines_of_strangers() -> None:
     assert engine.num_threads >= 1
     assert not engine.replay
     assert engine_of({"algorithm": {"replay": {}}}).replay
+
+
+@pytest.mark.parametrize(
+    ("env", "backend", "stepped"),
+    [
+        ("CartPole-v1", "auto", "native"),
+        ("CartPole-v1", "serial", "serial"),
+        ("HalfCheetah-v5", "auto", "native"),
+        ("HalfCheetah-v5", "mujoco", "native"),
+        ("HalfCheetah-v5", "workers", "workers"),
+        ("my.envs:Mine", "auto", "auto"),
+    ],
+)
+def test_what_native_threads_step_is_advised_no_workers(env: str, backend: str, stepped: str) -> None:
+    """The configuration of a run holds what was asked for, "auto" as a rule, not what that came to."""
+    pytest.importorskip("mujoco")
+    assert engine_of({"env": env, "backend": backend}).backend == stepped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoal.envs.registry import are_simulated
 from shoal.experiment.language import on_tasks
 from shoal.run.bottleneck import Engine
 from shoal.stream.meter import cores
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 def engine_of(experiment: Experiment, rows: VecEnv) -> Engine:
     """How a run of these rows collects and learns."""
     options = experiment.options
-    backend = "native" if rows.native_pool is not None else options.backend
+    # "auto" may have left to Python what native threads step: such rows hand over their environments.
+    simulated = are_simulated(experiment.source, options.backend)
+    native = rows.native_pool is not None or (simulated and rows.python_rows is None)
+    backend = "native" if native else options.backend
     return Engine(
         schedule=options.schedule,
         max_staleness=options.max_staleness,

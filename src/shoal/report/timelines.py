@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from shoal.envs.registry import are_native, are_simulated
 from shoal.report.curves import png
 from shoal.report.timeline import busy_lines, draw_timeline, trace_bytes
 from shoal.run.bottleneck import Engine, Spent, bottleneck
@@ -60,6 +61,9 @@ def engine_of(config: Mapping[str, Any]) -> Engine:
         value = config.get(name)
         if isinstance(value, kind) and not isinstance(value, bool):
             found[name] = value
+    env, backend = config.get("env"), found.get("backend", "auto")
+    if are_native(env, backend) or are_simulated(env, backend):
+        found["backend"] = "native"
     table: object = config.get("algorithm")
     own = cast("Mapping[str, Any]", table) if isinstance(table, Mapping) else {}
     found["replay"] = "replay" in own

@@ -18,7 +18,7 @@ import numpy as np
 from shoal import _native
 from shoal.envs.factories import factory_of
 from shoal.envs.finite import LARGEST, check_finite, put_last_finite
-from shoal.envs.mujoco.tasks import READERS, Unlike
+from shoal.envs.mujoco.tasks import READERS, Unlike, reading_of
 from shoal.envs.python_env import close_after, make_envs
 from shoal.envs.serial import SerialEnv
 from shoal.envs.steps import Steps
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shoal.envs.masks import RowMasks
-    from shoal.envs.mujoco.tasks import Reading
     from shoal.envs.resets import Resets
     from shoal.types import Tree
 
@@ -190,6 +189,9 @@ def _check(env: Any, name: str) -> None:
     kind = f"{type(env).__module__}:{type(env).__name__}"
     if kind != MODULE + READERS[name][0]:
         raise Unlike(f"it is made as {kind}, not as Gymnasium's own class")
+    for name_of_part, function in _functions(type(env)):
+        if not str(function.__module__).startswith(MODULE):
+            raise Unlike(f"its {name_of_part} is {function.__module__}'s")
     if env.render_mode == "human":
         raise Unlike("render_mode='human' draws in every step")
     for callback in CALLBACKS:
@@ -197,12 +199,24 @@ def _check(env: Any, name: str) -> None:
             raise Unlike(f"mujoco.set_mjcb_{callback} has put a function into its step")
 
 
+def _functions(kind: type) -> list[tuple[str, Any]]:
+    """What is called of Gymnasium's class, by names; other code may have put functions of its own there."""
+    found: list[tuple[str, Any]] = []
+    for part in kind.__mro__:
+        if part.__module__.startswith(MODULE):
+            for name, value in vars(part).items():
+                function = value.fget if isinstance(value, property) else value
+                if callable(function):
+                    found.append((name, function))
+    return found
+
+
 def _native_rows(
     name: str, envs: Sequence[Any], num_threads: int
 ) -> _native.MujocoRows:
     """The native rows of these environments, which are made alike."""
     library, first = _library(), envs[0]
-    readings: list[Reading] = [READERS[name][1](env) for env in envs]
+    readings = [reading_of(name, env) for env in envs]
     reads_forces = readings[0].contacts is not None
     rows = _native.MujocoRows(
         _address(library.mj_step),

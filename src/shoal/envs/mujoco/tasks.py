@@ -5,12 +5,14 @@ Each function here says the same as `step`, `_get_obs` and `_get_rew` of its cla
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shoal.types import ConfigError
+from shoal.envs.python_env import read_flag
+from shoal.types import ConfigError, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +158,18 @@ READERS: dict[str, tuple[str, Callable[[Any], Reading]]] = {
 """Each id's class in gymnasium.envs.mujoco, and what a step of it reads."""
 
 
+def reading_of(name: str, env: Any) -> Reading:
+    """What a step of this environment reads; Unlike where Gymnasium's own would fail or read something else."""
+    try:
+        operator.index(env.frame_skip)
+        reading = READERS[name][1](env)
+    except (TypeError, LookupError, OverflowError) as error:
+        raise Unlike(f"its step would fail: {text_of(error)}") from error
+    if any(part.size == 0 for part, *_ in reading.healthy):
+        raise Unlike("its model has fewer places than its class looks at")
+    return reading
+
+
 def _position_and_velocity(
     env: Any, left_out: int, fastest: float = np.inf
 ) -> list[tuple[Array, float, float]]:
@@ -175,10 +189,23 @@ def _speed(env: Any) -> dict[str, Any]:
 
 
 def _health(env: Any) -> dict[str, Any]:
+    reward = vars(env)["_healthy_reward"]
+    if type(reward) is int and reward < 0:
+        raise Unlike(
+            f"healthy_reward is {reward}, of which Python makes 0 where native code makes -0.0; give {reward}.0"
+        )
     return {
         "alive": _number(env, "_healthy_reward"),
-        "ends_unhealthy": bool(vars(env)["_terminate_when_unhealthy"]),
+        "ends_unhealthy": _flag(env, "_terminate_when_unhealthy"),
     }
+
+
+def _flag(env: Any, name: str) -> bool:
+    """What a step returns as a flag; Unlike where that is none."""
+    flag = read_flag(vars(env)[name])
+    if flag is None:
+        raise Unlike(f"{name[1:]} is {vars(env)[name]!r}, which is no bool")
+    return flag
 
 
 def _number(env: Any, name: str) -> float:
@@ -187,7 +214,10 @@ def _number(env: Any, name: str) -> float:
 
 
 def _range(env: Any, name: str) -> tuple[float, float]:
-    low, high = vars(env)[name]
+    ends = tuple(vars(env)[name])
+    if len(ends) != 2:
+        raise Unlike(f"{name[1:]} is {ends}, which are not two numbers")
+    low, high = ends
     return _plain(low, name), _plain(high, name)
 
 

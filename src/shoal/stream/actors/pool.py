@@ -251,7 +251,7 @@ def _why_no_threads(env: ActorRows, wanted: Wanted) -> str:
     """Why actors cannot be threads, as far as that is known before they begin; empty where they may be."""
     threads = [one for one in env.processes if isinstance(one, ThreadActor)]
     if not all(one.native for one in threads):
-        return "these environments are stepped in Python"
+        return "each step of these environments goes through Python"
     if wanted.sharding is not None:
         return "memories of actors (replay.shards) are in processes of their own"
     return ""
