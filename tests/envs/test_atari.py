@@ -137,6 +137,17 @@ def test_the_preprocessing_and_its_keywords() -> None:
         ("ALE/Pongg-v5", {}, "no Atari game 'ALE/Pongg-v5'; did you mean ALE/Pong-v5"),
         ("ALE/Pong-v5", {"reward_clipping": True}, "reward_clipping cannot be set; terminal_on_life_loss"),
         ("ALE/Pong-v5", {"stack": 3}, "stack"),
+        ("ALE/Pong-v5", {"frameskip": 0}, "ALE/Pong-v5: frameskip must be a whole number from 1 to 100000, got 0"),
+        ("ALE/Pong-v5", {"max_num_frames_per_episode": 1.5}, "max_num_frames_per_episode must be a whole number"),
+        ("ALE/Pong-v5", {"max_num_frames_per_episode": None}, "must be a whole number .*, got None"),
+        ("ALE/Pong-v5", {"noop_max": -1}, "noop_max must be a whole number from 0"),
+        ("ALE/Pong-v5", {"noop_max": 10**12}, "noop_max must be a whole number from 0"),
+        ("ALE/Pong-v5", {"stack_num": -1}, "stack_num must be a whole number from 1"),
+        ("ALE/Pong-v5", {"img_height": 10**9}, "img_height must be a whole number from 1"),
+        ("ALE/Pong-v5", {"repeat_action_probability": 2}, "must lie between 0 and 1, got 2"),
+        ("ALE/Pong-v5", {"repeat_action_probability": np.nan}, "must be a finite number, got nan"),
+        ("ALE/Pong-v5", {"terminal_on_life_loss": "no"}, "terminal_on_life_loss must be true or false, got 'no'"),
+        ("ALE/Pong-v5", {"clip_reward": "x"}, "clip_reward must be true or false"),
     ],
 )
 def test_bad_settings(env_id: str, kwargs: dict[str, Any], words: str) -> None:
@@ -166,7 +177,7 @@ def test_the_last_step_of_a_game_may_be_shorter_and_0_frames_mean_no_limit() -> 
             obs = ready.obs.copy()
             assert env.restore(env.state()) == []
             assert env.recv().obs.tobytes() == obs.tobytes()
-    with pytest.raises(ConfigError, match="max_num_frames_per_episode must be at least 0"):
+    with pytest.raises(ConfigError, match="max_num_frames_per_episode must be a whole number from 0"):
         make("ALE/Breakout-v5", 1, env_kwargs={"max_num_frames_per_episode": -1})
 
 

@@ -77,7 +77,12 @@ def step(env: VecEnv, count: int = 1) -> Any:
         (0, np.zeros(5, np.float32), r"shape \(5,\)"),
         (0, np.zeros((4, 1), np.float32), r"shape \(4, 1\)"),
         (0, np.float32(0), r"shape \(\)"),
-        (0, np.zeros(4, np.float64), "type float64"),
+        (
+            0,
+            np.zeros(4, np.float64),
+            r"type float64, but its own Box\(.* holds float32; return it with .astype\(np.float32\)",
+        ),
+        (0, np.zeros(4, np.bool_), r"type bool, but its own Box\(.* holds float32"),
         (0, np.zeros(4, np.int64), "type int64"),
         (0, None, r"None of shape \(\) and type NoneType"),
         (0, "four", "'four' of shape"),

@@ -292,3 +292,18 @@ def test_keywords_of_the_environment_are_taken_as_gymnasium_takes_them() -> None
         shoal.make_vec("Pendulum-v1", 2, g=5.0, env_kwargs={"g": 4.0})
     with pytest.raises(ConfigError, match="gg"):
         shoal.make_vec("Pendulum-v1", 2, gg=5.0)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "told"),
+    [
+        ({"vectorization_mode": "sync"}, "make_vec has no vectorization_mode; backend='serial' steps in this process"),
+        ({"wrappers": []}, "make_vec has no wrappers; give a function that makes the environment with its wrappers"),
+        ({"vector_kwargs": {}}, "make_vec has no vector_kwargs; copy, autoreset, num_threads"),
+    ],
+)
+def test_what_gymnasium_takes_beside_them_is_named(keyword: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        shoal.make_vec("CartPole-v1", 2, **keyword)
+    wrapped = shoal.make_vec(lambda: gym.wrappers.TimeAwareObservation(gym.make("CartPole-v1")), 2)
+    assert wrapped.single_observation_space.shape == (5,)

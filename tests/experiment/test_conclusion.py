@@ -156,6 +156,25 @@ def test_wide_actions_are_said_to_need_squash(
     assert wide_actions(nested).startswith("actions['push'] reach as far as 11")
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (5, 9, "actions lie between 5 and 9, but a policy begins with actions of about -1 to 1"),
+        (-3, -1, "actions lie between -3 and -1, "),
+        (0, 0.001, "actions lie between 0 and 0.001, "),
+        ([-1, 2], [1, 4], "actions lie between 2 and 4, "),
+        (0, 2, ""),
+        (-0.4, 0.4, ""),
+    ],
+)
+def test_actions_that_a_policy_hardly_reaches(low: Any, high: Any, told: str) -> None:
+    """Beside -1 to 1, or within so little of it that almost all of what is chosen is clipped to a bound."""
+    ends: list[Any] = [np.broadcast_to(np.array(x, np.float32), (2,)) for x in (low, high)]
+    said = wide_actions(gym.spaces.Box(*ends, dtype=np.float32))
+    assert said.startswith(told)
+    assert bool(said) == bool(told)
+
+
 @pytest.mark.parametrize(("there", "precision"), [(False, "bfloat16"), (True, "bfloat16"), (False, "float32")])
 def test_half_precision_is_said_to_be_slow_where_the_cpu_lacks_it(
     *,

@@ -103,10 +103,23 @@ def test_refused(tmp_path: Path) -> None:
         ({"use_dora": True}, "use_dora"),
         ({"peft_type": "IA3"}, "IA3"),
         ({"bias": "all"}, "bias"),
+        ({"r": None}, "r of the adapter in .* must be a whole number from 1 to 4096, got None"),
+        ({"r": 10**9}, "r of the adapter in .* must be a whole number from 1 to 4096"),
+        ({"lora_alpha": "x"}, "lora_alpha of the adapter in .* must be a finite number"),
+        ({"target_modules": None}, "does not list its target_modules: it has None"),
+        ({"target_modules": [3]}, "does not list its target_modules"),
     ):
         path.write_text(json.dumps(config | changed))
         with pytest.raises(ConfigError, match=message):
             load_lora(make_model(), tmp_path / "adapter")
+    path.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="is not JSON: it is nested too deep"):
+        load_lora(make_model(), tmp_path / "adapter")
+    path.write_text(json.dumps(config))
+    weights = path.with_name("adapter_model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(ConfigError, match="is not a whole safetensors file"):
+        load_lora(make_model(), tmp_path / "adapter")
     with pytest.raises(ConfigError, match="rank"):
         Lora(rank=0)
     with pytest.raises(ConfigError, match="lm_head"):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from shoal.llm.files import drafted_folder
 from shoal.llm.loading import load_model, save_model
 from shoal.llm.model import LanguageModel
+from shoal.llm.model_folder import load_unweighted
 from shoal.types import ConfigError
 from tests.llm.models import make_answer, make_folder, make_model
 
@@ -104,6 +105,13 @@ REFUSED = {
     "has no config.json": lambda folder: (folder / "config.json").unlink(),
     "is not JSON": lambda folder: (folder / "config.json").write_text("{"),
     "must hold an object": lambda folder: (folder / "config.json").write_text("[]"),
+    "config.json is not JSON: it is nested too deep": lambda folder: (folder / "config.json").write_text("[" * 100_000),
+    "tokenizer_config.json is not JSON": lambda folder: (folder / "tokenizer_config.json").write_text("{"),
+    "generation_config.json must hold": lambda folder: (folder / "generation_config.json").write_text("[]"),
+    "num_hidden_layers=1000000000 in its config.json is more than any model has": lambda folder: change(
+        folder / "config.json", num_hidden_layers=10**9
+    ),
+    "hidden_size=1000000000 in its": lambda folder: change(folder / "config.json", hidden_size=10**9),
     "type 'gpt2'": lambda folder: change(folder / "config.json", model_type="gpt2"),
     "quantized": lambda folder: change(folder / "config.json", quantization_config={}),
     "does not say .num_attention_heads.": lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'),
@@ -137,6 +145,14 @@ def test_broken_folders_are_refused(tmp_path: Path, message: str) -> None:
     REFUSED[message](folder)
     with pytest.raises(ConfigError, match=message):
         load_model(folder)
+
+
+def test_a_description_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
+    """Of a run's model whose weights come from elsewhere, before anything is allocated: 2**24 x 2**24 x 3 x 4 bytes."""
+    folder = make_folder(tmp_path / "model")
+    change(folder / "config.json", hidden_size=2**24, intermediate_size=2**24)
+    with pytest.raises(ConfigError, match=r"the weights that .*config.json describes need .* GiB of memory"):
+        load_unweighted(folder)
 
 
 def test_a_head_that_is_the_embedding_may_be_written_too(tmp_path: Path) -> None:

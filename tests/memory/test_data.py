@@ -119,14 +119,37 @@ def break_metadata(_: Path, metadata: Path) -> None:
     metadata.write_text(metadata.read_text()[:-20])
 
 
+def nest_metadata(_: Path, metadata: Path) -> None:
+    metadata.write_text('{"data_format": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+
+def nest_the_space(_: Path, metadata: Path) -> None:
+    deep = '{"type": "Tuple", "subspaces": [' * 50_000
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"observation_space": deep + "]}" * 50_000}))
+
+
+def widen_the_space(_: Path, metadata: Path) -> None:
+    wide = {"type": "Box", "dtype": "float32", "shape": [10**11], "low": 0, "high": 1}
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"observation_space": json.dumps(wide)}))
+
+
+def swell_metadata(_: Path, metadata: Path) -> None:
+    with metadata.open("r+b") as file:
+        file.truncate(6 << 30)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
+        (nest_metadata, "metadata.json is not JSON: it is nested too deep"),
+        (nest_the_space, "is the text of no space"),
+        (widen_the_space, "is the text of no space"),
+        (swell_metadata, "metadata.json has 6,442,450,944 bytes, more than the 16,777,216 that are read"),
         (cut_off, "is damaged or cut off"),
         (flip_a_byte, "is damaged or cut off"),
         (empty, "is damaged or cut off"),
         (lose_episodes, "holds 1 episodes, and its metadata say 5"),
-        (break_metadata, "metadata.json is damaged"),
+        (break_metadata, "metadata.json is not JSON"),
     ],
 )
 def test_a_damaged_file(tmp_path: Path, damage: Callable[[Path, Path], None], said: str) -> None:

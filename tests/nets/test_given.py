@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from shoal.learn.acting import Acting, make_actor
 from shoal.learn.weights import load_weights
 from shoal.nets.distributions import Categorical
 from shoal.nets.given import check_factory
@@ -98,9 +99,10 @@ def test_another_signature(factory: Any, told: str) -> None:
 @pytest.mark.parametrize(
     ("space", "given"),
     [
-        (NESTED, r"obs\['a'\] float32 \[3, 4\], obs\['n'\] int64 \[3\]; integers become numbers by obs.float\(\)"),
+        (NESTED, r"obs\['a'\] float32 \[3, 4\], obs\['n'\] int64 \[3\]; a choice .* by .*one_hot\(obs\['n'\] - s, n\)"),
+        (spaces.Dict(b=spaces.MultiBinary(4)), r"obs\['b'\] int8 \[3, 4\]; integers .* by obs\['b'\].float\(\)$"),
         (spaces.Dict(a=BOX), r"given obs\['a'\] float32 \[3, 4\]$"),
-        (spaces.Discrete(4), r"given obs int64 \[3\]; integers become numbers by obs.float\(\)"),
+        (spaces.Discrete(4), r"given obs int64 \[3\]; a choice of .*one_hot\(obs - s, n\).float\(\)$"),
         (spaces.MultiBinary(4), r"given obs int8 \[3, 4\]; integers"),
         (spaces.MultiDiscrete([3] * 4), r"given obs int64 \[3, 4\]; integers"),
         (spaces.Box(0, 255, (4,), np.uint8), r"given obs uint8 \[3, 4\]; integers"),
@@ -113,6 +115,45 @@ def test_observations_that_its_layers_do_not_take(space: Any, given: str) -> Non
         ConfigError, match=rf"the policy Sized raised \w+: .*\(test_given.py:\d+ in forward\).* {given}"
     ):
         act(policy, space)
+
+
+class Choices(Sized):
+    """Does with choices from -1 to 2 what the message says."""
+
+    def forward(self, obs: Any) -> Any:
+        return super().forward(torch.nn.functional.one_hot(obs - -1, 4).float())
+
+
+def test_the_advice_for_choices_is_followed() -> None:
+    space = spaces.Discrete(4, start=-1)
+    assert act(wrap(Choices(4), spec_of(space)), space).value.shape == (1, 3)
+
+
+class Full(Sized):
+    """A policy of shoal's own signature."""
+
+    def initial_state(self, num_rows: int) -> None:
+        return
+
+    def forward(self, obs: Any, state: Any = None, start: Any = None) -> Any:
+        logits, value = super().forward(obs)
+        return Output(distribution=Categorical(logits), value=value.squeeze(-1), state=None)
+
+
+@pytest.mark.parametrize(
+    ("space", "given"),
+    [
+        (BOX, "obs float32 [1, 2, 4]"),
+        (spaces.MultiBinary(4), "obs int8 [1, 2, 4]; integers become numbers by obs.float()"),
+    ],
+)
+def test_whole_policies_that_raise_say_what_they_were_given(space: Any, given: str) -> None:
+    """While acting, with the exception of their own layer."""
+    spec = spec_of(space)
+    actor = make_actor(Full(5), spec, 2, Acting(seed=0))
+    with pytest.raises(RuntimeError, match="mat1 and mat2") as raised:
+        actor.act(spec.observation.allocate(2), np.ones(2, np.bool_), slice(0, 2))
+    assert raised.value.__notes__ == [f"shoal: the policy Full was given {given}"]
 
 
 def test_another_size_is_the_modules_own_error() -> None:

@@ -12,8 +12,8 @@ from shoal.types import leaf_spaces
 if TYPE_CHECKING:
     from gymnasium import Space
 
-WIDE = 10.0
-"""Bounds beyond this are wide: a policy's first actions are about as large as 1."""
+WIDE, NARROW = 10.0, 0.1
+"""Bounds beyond the one are wide, ranges below the other narrow: a policy's first actions are about as large as 1."""
 SQUASH = "--network.squash scales actions to their bounds; or take actions of -1 to 1 and scale them in the environment"
 
 
@@ -33,12 +33,23 @@ def bounds_of(space: Space[Any]) -> tuple[Any, Any]:
 
 
 def wide_actions(space: Space[Any]) -> str:
-    """What is wide in an action space, whose reach an unscaled policy hardly explores; nothing where all is narrow."""
+    """What an unscaled policy hardly explores in an action space: a wide, narrow or distant Box; nothing if all fit."""
     for path, part in leaf_spaces(space):
         if not isinstance(part, spaces.Box) or not part.is_bounded():
             continue
-        largest = float(np.maximum(np.abs(part.low), np.abs(part.high)).max())
-        if largest > WIDE:
-            where = "".join(f"[{key!r}]" for key in path)
-            return f"actions{where} reach as far as {largest:g}, but a policy begins with actions of about -1 to 1"
+        where = "".join(f"[{key!r}]" for key in path)
+        if unfit := _unfit(part):
+            return f"actions{where} {unfit}, but a policy begins with actions of about -1 to 1"
+    return ""
+
+
+def _unfit(box: spaces.Box) -> str:
+    """Why the numbers from -1 to 1 do not fit a bounded Box; nothing where they do."""
+    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+    largest = float(np.maximum(np.abs(low), np.abs(high)).max())
+    if largest > WIDE:
+        return f"reach as far as {largest:g}"
+    for least, most in zip(low.ravel().tolist(), high.ravel().tolist(), strict=True):
+        if least >= 1 or most <= -1 or most - least < NARROW:
+            return f"lie between {least:g} and {most:g}"
     return ""

@@ -117,15 +117,15 @@ def misfit(space: Space[Any], leaf: Leaf, value: Tree) -> str:
         array = np.array(None)
     dtype = getattr(value, "dtype", type(value).__name__)
     shown = f"{value!r} " if array.ndim == 0 else ""
-    says = (
-        f"{shown}of shape {array.shape} and type {dtype} that is not in its own {space}"
-    )
+    is_of = f"{shown}of shape {array.shape} and type {dtype}"
+    says = f"{is_of} that is not in its own {space}"
     if array.shape != leaf.shape:
         return f"{says}; return the shape {leaf.shape}"
+    # `contains` of Gymnasium takes some arrays of other types, so that this is not said to be outside.
     if not np.can_cast(array.dtype, leaf.dtype, "same_kind"):
-        return f"{says}; return the type {space.dtype}"
+        return f"{is_of}, but its own {space} holds {space.dtype}; return the type {space.dtype}"
     if isinstance(space, spaces.Box):
-        return f"{says}; return it with .astype(np.{space.dtype})"
+        return f"{is_of}, but its own {space} holds {space.dtype}; return it with .astype(np.{space.dtype})"
     low, high = np.broadcast_arrays(*bounds_of(space), array)[:2]
     at = tuple(np.argwhere((array < low) | (array > high))[0].tolist())
     where = f" at {list(at)}" if at else ""

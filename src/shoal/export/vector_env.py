@@ -30,6 +30,14 @@ WHOLE_GAMES = {"terminal_on_life_loss": False, "clip_reward": False}
 MODES = {"same_step": AutoresetMode.SAME_STEP, "next_step": AutoresetMode.NEXT_STEP}
 
 
+GYMNASIUMS = {
+    "vectorization_mode": "backend='serial' steps in this process, as its sync does, 'native' and 'ale' in threads",
+    "vector_kwargs": "copy, autoreset, num_threads and the other arguments are its own",
+    "wrappers": "give a function that makes the environment with its wrappers: make_vec(lambda: Wrapper(...), 8)",
+}
+"""Arguments of `gymnasium.make_vec` that are none of the environment's, and what is here."""
+
+
 def make_vec(
     env: str | Callable[..., Any],
     num_envs: int,
@@ -264,7 +272,9 @@ class ShoalVectorEnv(VectorEnv[Any, Any, Any]):
 
 
 def _joined(env_kwargs: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The environment's keywords, given in two ways; ConfigError for one that is given twice."""
+    """The environment's keywords, given in two ways; ConfigError for one that is given twice or is no environment's."""
+    for name in sorted(GYMNASIUMS.keys() & kwargs):
+        raise ConfigError(f"make_vec has no {name}; {GYMNASIUMS[name]}")
     twice = sorted(env_kwargs.keys() & kwargs)
     if twice:
         raise ConfigError(

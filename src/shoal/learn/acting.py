@@ -14,7 +14,8 @@ from shoal.learn.plan import Noise
 from shoal.learn.weights import Snapshot
 from shoal.nets.distributions import masked
 from shoal.nets.epsilon_greedy import EpsilonGreedy
-from shoal.types import Acted, Spec, Tree, assign, check_seed, map_tree, select
+from shoal.nets.given import note_input
+from shoal.types import RAISED, Acted, Spec, Tree, assign, check_seed, map_tree, select
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from shoal.learn.plan import Plan
     from shoal.learn.ranks import Ranks
-    from shoal.types import Bools
+    from shoal.types import Bools, Layout
 
 
 CPU = torch.device("cpu")
@@ -130,7 +131,7 @@ def make_actor(
     )
     rows = np.arange(num_rows, dtype=np.int64) if rows is None else rows
     return (
-        TorchActor(snapshot, rows, acting)
+        TorchActor(snapshot, rows, acting, spec.observation)
         if plan is None
         else PlanActor(snapshot, plan, rows, acting)
     )
@@ -199,10 +200,15 @@ class TorchActor:
     """Any policy, acting in torch in blocks of `act_block` rows."""
 
     def __init__(
-        self, snapshot: Snapshot, rows: NDArray[np.int64], acting: Acting
+        self,
+        snapshot: Snapshot,
+        rows: NDArray[np.int64],
+        acting: Acting,
+        layout: Layout,
     ) -> None:
         """`rows` are their numbers in the noise; the recurrent state of all of them lives here, on the device."""
         self.snapshot, self.rows, self.acting = snapshot, rows, acting
+        self.layout = layout
         self.row_step = np.zeros(len(rows), np.int64)
         initial: Any = snapshot.policy.initial_state
         self.state: Tree = initial(len(rows))
@@ -303,7 +309,12 @@ class TorchActor:
                 .unsqueeze(0)
             )
 
-        return self.snapshot.policy(map_tree(tensor, obs), state, tensor(start))
+        policy, seen = self.snapshot.policy, map_tree(tensor, obs)
+        try:
+            return policy(seen, state, tensor(start))
+        except RAISED as error:
+            note_input(error, policy, seen, self.layout)
+            raise
 
     def _noise(self, distribution: Any, rows: slice) -> Tensor:
         acting, size = self.acting, distribution.noise_size

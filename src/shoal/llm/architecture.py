@@ -38,6 +38,8 @@ SIZES = (
     "moe_intermediate_size",
 )
 """Whole numbers above 0 in a config.json."""
+MOST, MOST_SIZE = {"num_hidden_layers": 2_000, "max_position_embeddings": 2**31}, 2**24
+"""What such a number may be at most: layers, and positions, and each of the others."""
 NUMBERS = ("rope_theta", "rms_norm_eps")
 """And numbers above 0."""
 
@@ -164,6 +166,10 @@ def _refuse_kinds(config: Mapping[str, Any], where: str) -> None:
             kind = "whole number" if name in SIZES else "number"
             raise ConfigError(
                 f"{where}: {name}={size!r} in its config.json is no {kind} above 0"
+            )
+        if name in SIZES and size is not None and size > MOST.get(name, MOST_SIZE):
+            raise ConfigError(
+                f"{where}: {name}={size} in its config.json is more than any model has"
             )
 
 

@@ -15,6 +15,9 @@ from shoal.types import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+JSON_BYTES = 64 << 20
+"""What a JSON file of a model's folder may take; the index of a large model takes some millions."""
+
 
 def cache_folder() -> Path:
     """Where models that shoal made or converted are kept; it may not be there yet.

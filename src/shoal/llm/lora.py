@@ -11,14 +11,16 @@ import math
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from shoal.llm.files import drafted_folder
+from shoal.llm.files import JSON_BYTES, drafted_folder
 from shoal.types import ConfigError
+from shoal.types.arguments import number_of, shown, whole_of
+from shoal.types.files import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -44,6 +46,8 @@ LINEAR = (
 )
 """Layers that can be adapted, by the end of their names."""
 ATTENTION = LINEAR[:4]
+MOST_RANK = 4_096
+"""Of an adapter that is read; more than this is no small matrix."""
 LEARNED = (".lora_a", ".lora_b")
 """How the names of an adapter's own parameters end."""
 
@@ -279,11 +283,17 @@ def load_lora(model: LanguageModel, folder: Path) -> None:
     Raises:
         ConfigError: there is no adapter, it is of another kind or for another model.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     config = _config(folder)
     lora = _read(config, folder)
-    given = load_file(folder / WEIGHTS)
+    try:
+        given = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ConfigError(
+            f"{folder / WEIGHTS} is not a whole safetensors file: {error}"
+        ) from error
     add_lora(model, lora, name=config.get("base_model_name_or_path") or "")
     wanted: dict[str, nn.Parameter] = {}
     for name, layer in adapted(model):
@@ -312,7 +322,7 @@ def base_of(folder: Path) -> str:
 def _config(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise ConfigError(f"{folder} holds no adapter: {CONFIG} and {WEIGHTS}")
-    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return read_object(folder / CONFIG, at_most=JSON_BYTES)
 
 
 def _read(config: dict[str, Any], folder: Path) -> Lora:
@@ -324,11 +334,22 @@ def _read(config: dict[str, Any], folder: Path) -> Lora:
     if config.get("peft_type") != "LORA" or odd:
         what = ", ".join(odd) or f"peft_type {config.get('peft_type')}"
         raise ConfigError(f"the adapter in {folder} is no plain LoRA: {what}")
-    layers = config["target_modules"]
+    layers = config.get("target_modules")
     if isinstance(layers, str):
         layers = [name for name in LINEAR if re.search(name, layers)]
-    ends = {name.rpartition(".")[2] for name in layers}  # peft may list every layer
-    return Lora(config["r"], config["lora_alpha"], tuple(sorted(ends)))
+    if not isinstance(layers, list) or not all(
+        isinstance(name, str) for name in cast("list[object]", layers)
+    ):
+        raise ConfigError(
+            f"the adapter in {folder} does not list its target_modules: it has {shown(layers)}"
+        )
+    named = cast("list[str]", layers)
+    ends = {name.rpartition(".")[2] for name in named}  # peft may list every layer
+    rank = whole_of(f"r of the adapter in {folder}", config.get("r"), 1, MOST_RANK)
+    alpha = number_of(
+        f"lora_alpha of the adapter in {folder}", config.get("lora_alpha"), 0.0, 1e6
+    )
+    return Lora(rank, alpha, tuple(sorted(ends)))
 
 
 def _put(model: nn.Module, name: str, layer: nn.Linear) -> None:

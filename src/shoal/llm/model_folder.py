@@ -10,12 +10,13 @@ import torch
 
 from shoal.llm.architecture import Architecture
 from shoal.llm.chat import MISSING
-from shoal.llm.files import drafted_folder
+from shoal.llm.files import JSON_BYTES, drafted_folder
 from shoal.llm.lora import FOLDER as ADAPTER
 from shoal.llm.lora import merged_weights, save_lora
 from shoal.llm.model import LanguageModel
 from shoal.llm.tokenizer import Tokenizer
-from shoal.types import ConfigError
+from shoal.types import ConfigError, check_room
+from shoal.types.files import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +65,14 @@ def load_folder(
 
 def load_unweighted(folder: Path) -> LanguageModel:
     """A model as a folder describes it, whose weights come from elsewhere; errors as of `load_folder`."""
-    return _described(folder, _read(folder / CONFIG), 1.0)
+    config = _read(folder / CONFIG)
+    with torch.device("meta"):
+        sketch = _described(folder, config, 1.0)
+    nbytes = sum(x.nbytes for x in sketch.state_dict().values())
+    check_room(
+        nbytes, f"the weights that {folder / CONFIG} describes", "use another model"
+    )
+    return _described(folder, config, 1.0)
 
 
 def _described(
@@ -152,7 +160,7 @@ def _weight_files(folder: Path) -> list[Path]:
         index = _read(folder / INDEX).get("weight_map")
         if not isinstance(index, dict):
             raise ConfigError(f"{folder / INDEX} has no weight_map")
-        names = sorted({Path(name).name for name in index.values()})
+        names = sorted({Path(str(name)).name for name in index.values()})
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise ConfigError(
@@ -221,13 +229,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ConfigError(
             f"{path.parent} has no {path.name}; a model is a folder as transformers' save_pretrained writes it"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold an object of JSON")
-    return content
+    return read_object(path, at_most=JSON_BYTES)
 
 
 def _listed(names: list[str]) -> str:

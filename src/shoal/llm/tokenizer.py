@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.llm.chat import MISSING, render_chat
+from shoal.llm.files import JSON_BYTES
 from shoal.llm.tasks.task import Message
 from shoal.types import ConfigError
+from shoal.types.files import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -211,7 +213,7 @@ def _default(template: str | list[dict[str, str]] | None) -> str | None:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_object(path, at_most=JSON_BYTES)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

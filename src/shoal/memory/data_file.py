@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shoal.types import ConfigError, leaf_spaces
+from shoal.types.files import read_object
 from shoal.types.space_text import write_space
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from shoal.types import Spec, Tree
 
 RECORDS, METADATA = "main_data.hdf5", "metadata.json"
+METADATA_BYTES = 16 << 20
+"""What the metadata of a data set may take; shoal's own take some thousand bytes."""
 LOG_PROB = "behavior_log_prob"
 """Among an episode's infos: of each action, under the policy that acted."""
 COST = "cost"
@@ -134,12 +137,8 @@ class DataFile:
                 f"no data set at {folder}: a folder with data/{METADATA} and data/{RECORDS} is one; "
                 "`shoal record RUN` writes one"
             )
-        try:
-            text = (data / METADATA).read_text(encoding="utf-8")
-            metadata: Any = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(f"{data / METADATA} is damaged: {error}") from error
-        kind = metadata.get("data_format") if isinstance(metadata, dict) else None
+        metadata = read_object(data / METADATA, at_most=METADATA_BYTES)
+        kind = metadata.get("data_format")
         if kind != "hdf5" or not (data / RECORDS).is_file():
             raise ConfigError(
                 f"{folder}: only data sets of the format hdf5, in {RECORDS}, are read, this one is {kind}"

@@ -96,11 +96,8 @@ def forward(module: nn.Module, obs: Tree, layout: Layout) -> Any:
         if plain and leaves[0].dtype.kind == "f":
             error.add_note(f"shoal: the policy was given {got}")
             raise
-        floats = ""
-        if any(leaf.dtype.kind != "f" for leaf in leaves):
-            floats = "; integers become numbers by obs.float()"
         raise ConfigError(
-            f"the policy {type(module).__name__} raised {_said(error)} when it was given {got}{floats}"
+            f"the policy {type(module).__name__} raised {_said(error)} when it was given {got}{_as_numbers(layout)}"
         ) from error
 
 
@@ -160,6 +157,33 @@ def described(layout: Layout, obs: Tree) -> str:
             shape, dtype = tuple(value.shape), str(value.dtype).removeprefix("torch.")
         said.append(f"obs{leaf.name} {dtype} {list(shape)}")
     return ", ".join(said)
+
+
+def note_input(
+    error: BaseException, policy: nn.Module, obs: Tree, layout: Layout
+) -> None:
+    """Adds to an exception of a policy of shoal's own signature what it was given, once."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    if isinstance(error, ConfigError) or any("was given obs" in note for note in notes):
+        return
+    got = described(layout, obs)
+    error.add_note(
+        f"shoal: the policy {type(policy).__name__} was given {got}{_as_numbers(layout)}"
+    )
+
+
+def _as_numbers(layout: Layout) -> str:
+    """How integers and choices become what a layer takes; nothing where all are floats."""
+    said = ""
+    whole = [leaf for leaf in layout.leaves if leaf.dtype.kind != "f"]
+    for leaf in [leaf for leaf in whole if leaf.shape][:1]:
+        said += f"; integers become numbers by obs{leaf.name}.float()"
+    for leaf in [leaf for leaf in whole if not leaf.shape][:1]:
+        said += (
+            f"; a choice of Discrete(n, start=s) becomes n numbers by "
+            f"torch.nn.functional.one_hot(obs{leaf.name} - s, n).float()"
+        )
+    return said
 
 
 def _said(error: BaseException) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
 
 from shoal.types.errors import ConfigError
+from shoal.types.files import parse_json
 
 
 def write_space(space: spaces.Space[Any]) -> str:
@@ -23,7 +24,7 @@ def read_space(text: object) -> spaces.Space[Any]:
         ConfigError: it is none, or of a kind that rows cannot have.
     """
     try:
-        return _space(json.loads(str(text)))
+        return _space(cast("dict[str, Any]", parse_json(str(text).encode())))
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise ConfigError(f"{text!r:.80} is the text of no space") from error
 
@@ -94,6 +95,10 @@ def _space(form: dict[str, Any]) -> spaces.Space[Any]:
             kind = np.dtype(form["dtype"])
             low, high = np.array(form["low"], kind), np.array(form["high"], kind)
             shape: tuple[int, ...] = tuple(form["shape"])
+            if (
+                not low.shape == high.shape == shape
+            ):  # one number for a shape of any size would be spread over it
+                raise ValueError(f"bounds of {low.shape} for {shape}")
             return spaces.Box(low, high, shape, dtype=kind.type)
         case "Discrete":
             return spaces.Discrete(form["n"], start=form["start"])

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from shoal.envs.libraries.atari_keywords import NO_LIMIT, checked
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
 from shoal.envs.vec_env import Capabilities
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 SEEDS = 2**31 - 1
 """The seeds that ALE takes are below this."""
-MAX_FRAMES, NO_LIMIT = 108_000, 2**31 - 1
+MAX_FRAMES = 108_000
 FIRST_ROOM = 27_001
 """Actions of a game that are kept at first, where it has no limit."""
 OURS = {
@@ -68,6 +69,7 @@ def make(
         raise ConfigError(
             f'{env_id}: the only render_mode of backend="ale" is rgb_array; backend="serial" has others'
         )
+    kwargs = checked(env_id, kwargs)
     return BatchedEnv(AtariRows(env_id, num_envs, num_threads=num_threads, **kwargs))
 
 
@@ -113,11 +115,7 @@ class AtariRows:
                 f"{env_id}: {', '.join(taken)} cannot be set; terminal_on_life_loss and clip_reward decide what is "
                 "learned from, num_threads is an argument of make"
             )
-        most_frames = int(kwargs.pop("max_num_frames_per_episode", MAX_FRAMES))
-        if most_frames < 0:
-            raise ConfigError(
-                f"{env_id}: max_num_frames_per_episode must be at least 0 (no limit), got {most_frames}"
-            )
+        most_frames: int = kwargs.pop("max_num_frames_per_episode", MAX_FRAMES)
         try:
             self.env = AtariVectorEnv(
                 registered.kwargs["game"],
@@ -130,13 +128,13 @@ class AtariRows:
             )
         except TypeError as error:
             raise ConfigError(f"{env_id}: {error}") from error
-        most = _most_steps(most_frames, int(kwargs.get("frameskip", 4)))
+        most = _most_steps(most_frames, kwargs.get("frameskip", 4))
         self.spec = Spec.of(
             env_id,
             self.env.single_observation_space,
             self.env.single_action_space,
             max_episode_steps=most,
-            frame_stack=int(kwargs.get("stack_num", 4)),
+            frame_stack=kwargs.get("stack_num", 4),
         )
         self.num_rows = num_envs
         self._ends_life, self.clip_reward = terminal_on_life_loss, clip_reward
