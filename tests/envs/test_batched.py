@@ -7,8 +7,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers.utils import RunningMeanStd
 from torch import nn
 
 from shoal.envs.libraries.batched import BatchedEnv
@@ -291,6 +292,42 @@ def test_wrappers_with_statistics_of_their_own_are_named() -> None:
         make(paid, 2, backend="vector")
     with pytest.warns(UserWarning, match="NormalizeObservation keeps running"):
         make(lambda: gym.wrappers.TimeLimit(gym.wrappers.NormalizeObservation(Lamps()), 5), 2)
+
+
+class Scaled(gym.ObservationWrapper[Any, Any, Any]):
+    """A copy of a normalizing wrapper, as many projects keep one."""
+
+    def __init__(self) -> None:
+        super().__init__(Lamps())
+        self.running = RunningMeanStd()
+
+    def observation(self, observation: Any) -> Any:
+        return observation
+
+
+class Held(gym.Env[Any, Any]):
+    """Has an environment that normalizes under another name than `env`."""
+
+    def __init__(self) -> None:
+        self.task = gym.wrappers.NormalizeReward(Lamps())
+        self.observation_space, self.action_space = self.task.observation_space, self.task.action_space
+
+
+def in_processes(num_envs: int) -> Any:
+    return AsyncVectorEnv([lambda: gym.wrappers.NormalizeObservation(Lamps())] * num_envs)
+
+
+@pytest.mark.parametrize(
+    ("env", "backend", "said"),
+    [
+        (Scaled, "serial", r"Scaled keeps running .*--network\.normalize-obs"),
+        (Held, "serial", r"NormalizeReward keeps running .*--normalize-reward"),
+        (in_processes, "vector", r"of its environments \(obs_rms\) keeps running .*--network\.normalize-obs"),
+    ],
+)
+def test_statistics_are_found_wherever_they_are_kept(env: Any, backend: str, said: str) -> None:
+    with pytest.warns(UserWarning, match=said):
+        make(env, 2, backend=backend).close()
 
 
 def test_a_life_lost_is_an_end_for_learning_only() -> None:

@@ -148,6 +148,28 @@ def test_lists_of_agents_that_break_the_contract_are_named(mistake: str, message
         play()
 
 
+class Estate(Herd):
+    """B leaves after its second step, and inherits 5 in the third."""
+
+    def step(self, actions: dict[str, int]) -> Any:
+        obs, rewards, terminated, truncated, infos = super().step(actions)
+        if self.clock == 2:
+            self.agents, terminated["b"] = ["a"], True
+        if self.clock == 3:
+            rewards |= {"b": 5.0, "c": 0.0}
+        return obs, rewards, terminated, truncated, infos
+
+
+def test_a_reward_that_counts_for_nobody_is_said_once() -> None:
+    env = started(Estate)
+    for _ in range(2):
+        step(env, [0, 0, 0])
+    with pytest.warns(UserWarning, match=r"b did not act, but was given the reward 5\.0, which counts for nobody"):
+        step(env, [0, 0, 0])
+    for _ in range(4):
+        step(env, [0, 0, 0])
+
+
 @pytest.mark.parametrize("mistake", ["", "stays at the end"])
 def test_an_agent_who_never_plays_is_not_waited_for(mistake: str) -> None:
     """C is never there: a game counts for a and b; agents that stay when all have ended begin the next game."""

@@ -189,3 +189,33 @@ class Wide(Unseen):
 def test_check_env_finds_masks_that_are_wrong(kind: Any, told: str) -> None:
     (error,) = check_env(kind, steps=200).errors
     assert (error.name, told in error.says) == ("masks", True)
+
+
+class Renamed(Keyed):
+    """Its masks have another name than the one that is read."""
+
+    def seen(self) -> tuple[Any, dict[str, Any]]:
+        obs, info = super().seen()
+        return obs, {"action_masks": info["action_mask"], "legal_moves": ["e4", "d4"]}
+
+
+class SeenRenamed(Keyed):
+    observation_space = gym.spaces.Dict(valid_actions=gym.spaces.MultiBinary(4), x=Keyed.observation_space)
+
+    def seen(self) -> tuple[Any, dict[str, Any]]:
+        return {"valid_actions": self.mask(), "x": np.zeros(1, np.float32)}, {}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Renamed, "action_masks"), (SeenRenamed, "valid_actions")])
+@pytest.mark.parametrize("backend", ["serial", "vector"])
+def test_masks_under_another_name_are_said(kind: Any, name: str, backend: str) -> None:
+    """Once, and only what can be a mask."""
+
+    def rows(num_envs: int) -> SyncVectorEnv:
+        return SyncVectorEnv([kind] * num_envs)
+
+    env = make(rows if backend == "vector" else kind, 2, backend=backend)
+    with pytest.warns(UserWarning, match=rf"\['{name}'\] looks like a mask .*Call it 'action_mask'"):
+        env.reset(0)
+    env.reset(1)
+    assert not env.spec.masked

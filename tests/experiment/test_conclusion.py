@@ -116,6 +116,79 @@ def test_a_failure_of_the_last_games_leaves_a_finished_run(
     assert "no greedy return" in said.out
 
 
+class Second(Robot):
+    """The environments made after training's `sound` first ones break at their `last`-th reset."""
+
+    made: ClassVar[int] = 0
+    sound: ClassVar[int] = 1
+    last: ClassVar[int] = 4
+
+    def __init__(self) -> None:
+        Second.made += 1
+        self.number, self.begun = Second.made, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.begun += 1
+        if self.number > Second.sound and self.begun >= Second.last:
+            raise RuntimeError("lost the second robot")
+        return super().reset(seed=seed)
+
+    def close(self) -> None:
+        if Second.last == 0:
+            raise RuntimeError("the brake is stuck")
+
+
+@pytest.fixture
+def second() -> None:
+    Second.made, Second.sound, Second.last = 0, 1, 4
+
+
+@pytest.mark.usefixtures("second")
+@pytest.mark.parametrize("settings", [{"eval_every": 64, "eval_episodes": 2}, {"confirm_episodes": 2, "stop_at": 9.5}])
+def test_episodes_beside_training_that_fail_do_not_end_it(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Two episodes are played once or twice, then the evaluation's environment breaks; training's never does."""
+    if "stop_at" in settings:
+        Second.last = 2
+    whole = TINY | {"total_timesteps": 1280, "final_episodes": 0} | settings
+    with pytest.warns(UserWarning, match="beside training failed .RuntimeError: lost the second robot.; training goes"):
+        done = shoal.train(Second, run_dir=str(tmp_path), **whole)
+    assert (state_of(done.path)["state"], done.steps, done.stop_reason) == ("finished", 1280, "total_timesteps")
+    assert done.mean_return == 10.0
+
+
+@pytest.mark.usefixtures("second")
+def test_a_failing_rank_of_agents_leaves_a_finished_run(tmp_path: Path) -> None:
+    """The last checkpoint is written, the first agent kept, and resume ranks them when the robots are well again."""
+    Second.sound = 2
+    settings = TINY | {"num_envs": 2, "agents": 2, "final_episodes": 1, "population": {"evaluation_episodes": 5}}
+    with pytest.warns(UserWarning, match=r"the agents were not ranked|were not played to their end") as told:
+        done = shoal.train(Second, run_dir=str(tmp_path), **settings)
+    assert "not ranked (RuntimeError: lost the second robot): agent0 is kept" in str(told[0].message)
+    assert (state_of(done.path)["state"], done.steps, done.agent) == ("finished", 128, "agent0")
+    Second.last = 10**6
+    again = shoal.resume(done.path, factory=Second, panel="none")
+    assert (again.greedy_return, again.agent) == (10.0, done.agent)
+
+
+@pytest.mark.usefixtures("second")
+def test_an_environment_that_cannot_be_closed_costs_nothing(tmp_path: Path) -> None:
+    """The result, its greedy figure and the status are those of a run that was trained to its end."""
+    Second.sound, Second.last = 10**6, 0
+    with pytest.warns(UserWarning, match="not closed.*the brake is stuck") as told:
+        done = shoal.train(Second, run_dir=str(tmp_path), **TINY | {"final_episodes": 3})
+    assert len(told) == 2
+    assert (state_of(done.path)["state"], done.greedy_return) == ("finished", 10.0)
+
+
+@pytest.mark.parametrize("settings", [{"eval_every": 64}, {"confirm_episodes": 5, "stop_at": 9.5}])
+def test_what_a_second_simulator_is_made_for_is_said(settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="in use") as caught:
+        shoal.train(Robot, run_dir=str(tmp_path), **TINY | settings)
+    assert "beside training's own" in caught.value.__notes__[-1]
+    assert next(iter(settings)) in caught.value.__notes__[-1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_callback_that_cannot_be_closed_costs_nothing(tmp_path: Path) -> None:
     """The others are closed too."""
     closed: list[str] = []

@@ -5,19 +5,30 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from gymnasium import wrappers
-from gymnasium.wrappers import vector
+import gymnasium as gym
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
 from shoal.envs.told import is_told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NORMALIZES_OBS = (wrappers.NormalizeObservation, vector.NormalizeObservation)
-NORMALIZES_REWARD = (wrappers.NormalizeReward, vector.NormalizeReward)
+STATISTICS = "RunningMeanStd"
+"""The class of running statistics, as Gymnasium, Stable-Baselines3 and copies of these call it."""
+OF_OBS = ("obs_rms",)
+OF_REWARDS = ("return_rms", "ret_rms", "reward_rms", "rew_rms")
+"""What a wrapper calls its statistics."""
 LOST = (
     "keeps running statistics that belong to no episode: they are not saved, and evaluation, `shoal.load` and `resume` "
     "begin with others"
+)
+SEEN = (
+    ", so that the same observation looks different there; take it off and train with --network.normalize-obs, whose "
+    "statistics are part of the policy"
+)
+PAID = (
+    "; all returns, those of training and the greedy ones, are sums of its rewards, in units that differ from each "
+    "other and from the task's own; take it off and train with --normalize-reward or --reward-scale"
 )
 
 
@@ -30,28 +41,43 @@ def warn_of_lasting(env: object, name: str) -> None:
 
 
 def find_lasting(env: object) -> Iterator[str]:
-    """What each wrapper with such statistics does, and what does it without loss."""
-    inner: Any = env
-    while inner is not None:
-        kind = type(inner).__name__
-        if isinstance(inner, NORMALIZES_OBS):
-            yield (
-                f"its wrapper {kind} {LOST}, so that the same observation looks different there; take it off and train "
-                "with --network.normalize-obs, whose statistics are part of the policy"
-            )
-        elif isinstance(inner, NORMALIZES_REWARD):
-            yield (
-                f"its wrapper {kind} {LOST}; all returns, those of training and the greedy ones, are sums of its "
-                "rewards, in units that differ from each other and from the task's own; take it off and train with "
-                "--reward-scale"
-            )
-        inner = _next_inside(inner)
+    """What each part of an environment with such statistics does, and what does it without loss."""
+    left, known = [env], set[int]()
+    while left:
+        part = left.pop(0)
+        if id(part) in known:
+            continue
+        known.add(id(part))
+        if isinstance(part, AsyncVectorEnv):
+            yield from _find_in_processes(part)
+            continue
+        names = {name for name, x in _parts_of(part) if type(x).__name__ == STATISTICS}
+        kind = f"its wrapper {type(part).__name__} {LOST}"
+        if names.intersection(OF_REWARDS):
+            yield kind + PAID
+        if names.difference(OF_REWARDS):
+            yield kind + SEEN
+        left += _inside(part)
 
 
-def _next_inside(env: object) -> object:
-    """What a wrapper wraps, or the first of the environments in a vector environment; None for others."""
-    parts: dict[str, Any] = getattr(env, "__dict__", {})
-    several = parts.get("envs")
-    if isinstance(several, list | tuple) and several:
-        return several[0]
-    return parts.get("env")
+def _find_in_processes(env: AsyncVectorEnv) -> Iterator[str]:
+    """The same of environments in processes of Gymnasium's, which are asked by the names of the statistics."""
+    for names, what in ((OF_OBS, SEEN), (OF_REWARDS, PAID)):
+        if any(any(env.call("has_wrapper_attr", name)) for name in names):
+            yield f"a wrapper of its environments ({' or '.join(names)}) {LOST}{what}"
+
+
+def _parts_of(env: object) -> list[tuple[str, Any]]:
+    """The attributes of an object; none where it has no dict of its own."""
+    return list(getattr(env, "__dict__", {}).items())
+
+
+def _inside(env: object) -> list[object]:
+    """The environments that one holds, under whatever name; of several alike the first."""
+    found: list[object] = []
+    for name, part in _parts_of(env):
+        several = isinstance(part, list | tuple) and part
+        one: Any = part[0] if several else part
+        if name == "env" or isinstance(one, gym.Env | VectorEnv):
+            found.append(one)
+    return found

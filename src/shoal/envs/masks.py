@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from shoal.envs.mask_names import warn_of_names
 from shoal.envs.outputs import take
 from shoal.types import ConfigError, EnvError, choices, leaf_spaces, select
 
@@ -139,6 +140,8 @@ class RowMasks:
         self._methods: list[MaskMethod] = []
         self._gave = gave
         self._others = others
+        self.looked = False
+        """Whether it was looked for masks under other names, which is said once."""
         if in_observation(keeper.spec):
             self._add()
 
@@ -146,7 +149,8 @@ class RowMasks:
         """Rows are masked from now on if one of these infos holds a mask, or the environments have the method."""
         if self.reader is not None:
             return
-        if has_mask(infos):
+        given = list(infos)
+        if has_mask(given):
             self._add()
             return
         found = [method_of(env) for env in self._envs]
@@ -157,11 +161,15 @@ class RowMasks:
                     f"{self._keeper.spec.env_id}: some rows have the method {METHOD}, others have none"
                 )
             self._add()
+            return
+        self._look_nearby(next(iter(given), None), 1)
 
     def discover_joined(self, infos: Mapping[str, Any]) -> None:
         """The same where all rows have one info, as Gymnasium's vector environments join them."""
         if self.reader is None and KEY in infos:
             self._add()
+        elif self.reader is None:
+            self._look_nearby(infos, self._keeper.num_rows)
 
     def check_late(self, infos: Sequence[object], where: Callable[[int], str]) -> None:
         """EnvError where an info holds a mask, though no reset's did."""
@@ -264,6 +272,12 @@ class RowMasks:
             return reader.read(given, count)
         except ValueError as error:
             raise EnvError(f"{where} {self._gave} {error}") from None
+
+    def _look_nearby(self, info: object, count: int) -> None:
+        """At the first reset, says where there is a mask under another name."""
+        if not self.looked:
+            self.looked = True
+            warn_of_names(MaskReader(self._keeper.spec), info, count)
 
     def _add(self) -> None:
         self.reader = MaskReader(self._keeper.spec)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import warnings
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from shoal.deploy.stages.weights import read_deployed
 from shoal.envs.action_guard.acting import GuardActing
 from shoal.envs.actions import in_own_dtypes
 from shoal.envs.apart import raise_if_reused
+from shoal.envs.python_env import close_after
 from shoal.experiment.answering import Answers
 from shoal.experiment.applies import check_applies
 from shoal.experiment.controls import check_controls
@@ -38,7 +40,7 @@ from shoal.types import ConfigError, check_seed, select
 from shoal.types.arguments import flag_of, object_of, path_of, whole_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from numpy.typing import ArrayLike
     from torch import nn
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from shoal.deploy.export import Exported, Kind
     from shoal.deploy.policy_server import PolicyServer
     from shoal.envs.action_guard.settings import ActionGuard
+    from shoal.envs.vec_env import VecEnv
     from shoal.experiment.experiment import PolicySource, Source
     from shoal.learn.acting import Actor
     from shoal.remote.settings import Guard
@@ -348,10 +351,10 @@ def play(
     seed: int,
     told: set[str] | None = None,
 ) -> Score:
-    """Greedy episodes on fresh rows, where the policy is; `told` as in `evaluate`."""
+    """Greedy episodes on fresh rows, where the policy is; `told` as in `evaluate`. A failing close is warned of."""
     episodes = whole_of("episodes", episodes, 1)
     count = min(episodes, 20, experiment.options.num_envs)
-    with closing(experiment.rows(count, playing=True)) as rows:
+    with _closing_at_last(experiment.rows(count, playing=True)) as rows:
         try:
             return evaluate(
                 policy,
@@ -364,6 +367,23 @@ def play(
         except Exception as error:
             raise_if_reused(rows, error)
             raise
+
+
+@contextmanager
+def _closing_at_last(rows: VecEnv) -> Generator[VecEnv]:
+    """Closes rows that have done all that they are for: where that fails, nothing of it is lost."""
+    try:
+        yield rows
+    except BaseException as error:
+        close_after(error, [rows])
+        raise
+    try:
+        rows.close()
+    except Exception as error:  # the environment's own, whatever it is
+        warnings.warn(
+            f"{rows.spec.env_id}: an environment was not closed ({type(error).__name__}: {error}); its episodes count",
+            stacklevel=4,
+        )
 
 
 def _evaluating(policy: nn.Module, experiment: Experiment, seed: int) -> Acting:

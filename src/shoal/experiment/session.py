@@ -32,7 +32,7 @@ from shoal.run.origin import Identity
 from shoal.run.ranking import Ranking
 from shoal.run.run import Run
 from shoal.run.settings import Settings
-from shoal.types import ConfigError, leaf_spaces, refuse_end
+from shoal.types import RAISED, ConfigError, leaf_spaces, refuse_end
 from shoal.types.text import shortened
 
 if TYPE_CHECKING:
@@ -149,8 +149,10 @@ def evaluation_of(experiment: Experiment) -> Eval | None:
     most = max(periodic, confirming)
     if not most:
         return None
+    names = {"eval_every": periodic, "confirm_episodes": confirming}
+    asked = " and ".join(name for name, count in names.items() if count)
     return Eval(
-        experiment.rows(min(most, EVALUATION_ROWS), playing=True),
+        _rows_beside(experiment, most, f"{asked} evaluate there: leave it out"),
         options.eval_every,
         options.eval_episodes,
         options.eval_max_steps,
@@ -167,8 +169,22 @@ def ranking_of(experiment: Experiment) -> Ranking | None:
     if options.agents == 1 or not (at_end or options.population.exploit_interval):
         return None
     episodes = options.population.evaluation_episodes
-    rows = experiment.rows(min(episodes, EVALUATION_ROWS), playing=True)
+    why = "agents are compared there: set final_episodes=0 and no population.exploit_interval"
+    rows = _rows_beside(experiment, episodes, why)
     return Ranking(rows, episodes, options.eval_max_steps, at_end=at_end)
+
+
+def _rows_beside(experiment: Experiment, episodes: int, why: str) -> VecEnv:
+    """Rows for so many episodes at a time beside training's own; an error that says what they are for."""
+    count = min(episodes, EVALUATION_ROWS)
+    try:
+        return experiment.rows(count, playing=True)
+    except RAISED as error:
+        error.add_note(
+            f"shoal: raised while {count} more environments were made beside training's own; {why} where there "
+            "cannot be so many"
+        )
+        raise
 
 
 def warn_of_wide_actions(experiment: Experiment, env: VecEnv, run: Run) -> None:

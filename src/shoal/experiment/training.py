@@ -403,11 +403,15 @@ def _tell_end(result: Result, run: Run, panel: Panel) -> None:
 
 
 def close_rows(rows: VecEnv, run: Run) -> None:
-    """Closes a run's rows, and those of its evaluations."""
-    rows.close()
-    for beside in (run.evaluation, run.selection.ranking):
-        if beside is not None:
-            beside.env.close()
+    """Closes a run's rows, and those of its evaluations; what fails is told, as the run itself is whole."""
+    beside = (run.evaluation, run.selection.ranking)
+    for env in (rows, *(one.env for one in beside if one is not None)):
+        try:
+            env.close()
+        except Exception as error:  # the environment's own, whatever it is
+            run.warn(
+                f"an environment was not closed ({type(error).__name__}: {error}); the run itself is whole"
+            )
 
 
 def play_greedily(

@@ -107,7 +107,10 @@ def go_on(loop: Loop, found: Checkpoint, log: Log | None) -> None:
 
 
 def evaluate_where_due(loop: Loop) -> bool:
-    """Plays greedy episodes beside training where they are due; whether they were."""
+    """Plays greedy episodes beside training where they are due; whether they were.
+
+    Where they fail, that is said, and training goes on without any.
+    """
     evaluation = loop.evaluation
     if evaluation is None:
         return False
@@ -115,8 +118,25 @@ def evaluate_where_due(loop: Loop) -> bool:
     if not episodes:
         return False
     policy, *_ = policies_of(loop.learners, loop.run.selection.kept)
-    loop.progress.greedy = play_beside(loop.run, evaluation, policy, episodes)
+    try:
+        loop.progress.greedy = play_beside(loop.run, evaluation, policy, episodes)
+    except Exception as error:  # whatever it is: what is learned is whole
+        loop.evaluation = None
+        loop.run.warn(_no_more(loop, error))
+        return False
     return True
+
+
+def _no_more(loop: Loop, error: Exception) -> str:
+    """What is said where episodes beside training failed."""
+    s = loop.run.settings
+    ends = ""
+    if s.confirm_episodes and s.stop_at is not None:
+        ends = ", and nothing confirms that stop_at is reached"
+    return (
+        f"step {loop.stream.env_steps:,}: greedy episodes beside training failed ({type(error).__name__}: {error}); "
+        f"training goes on without them{ends}. `shoal resume` begins them again"
+    )
 
 
 def _periodic_episodes(loop: Loop, evaluation: Eval) -> int:

@@ -82,11 +82,19 @@ class Selection:
         return True
 
     def finish(self, run: Run, learners: Mapping[str, Learner]) -> bool:
-        """Ranks the agents of a run that ends; whether that was to do."""
+        """Ranks the agents of a run that ends; whether that was to do. Where their episodes fail, that is said."""
         ranking = self.ranking
         if ranking is None or not ranking.at_end or self._ranked_at == run.updates:
             return False
-        returns = self._rank(run, learners, AT_END)
+        try:
+            returns = self._rank(run, learners, AT_END)
+        except Exception as error:  # whatever it is: what was learned is whole
+            self.kept = self.kept or next(iter(learners))
+            run.warn(
+                f"the agents were not ranked ({type(error).__name__}: {error}): {self.kept} is kept; `shoal resume` "
+                "ranks them again"
+            )
+            return False
         self._ranked_at = run.updates
         mean = float(returns[self.kept].mean())
         tell(

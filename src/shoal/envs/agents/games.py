@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
+import numpy as np
+
 from shoal.envs.python_env import is_long
+from shoal.envs.told import is_told
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
@@ -112,6 +116,7 @@ class Parallel:
         self.unplayed: dict[str, Any] = {}
         self.left: dict[str, tuple[Tree, Any, Any]] = {}
         self.infos: dict[str, Any] = {}
+        self._told = is_told()
 
     def reset(self, **start: Any) -> None:
         """Begins an episode."""
@@ -135,6 +140,8 @@ class Parallel:
         obs, rewards, terminated, truncated, infos = made
         self.infos = _by_agent("info", infos)
         self.rewards = _each("reward", rewards, chosen)
+        if len(rewards) > len(chosen):
+            self._look_at_others(rewards)
         terminated = _each("terminated", terminated, chosen)
         truncated = _each("truncated", truncated, chosen)
         ended = [agent for agent in chosen if terminated[agent] or truncated[agent]]
@@ -149,6 +156,18 @@ class Parallel:
                 f"{vanished[0]} is gone from `agents`, but was neither terminated nor truncated"
             )
         self.seen = _each("observation", obs, there)
+
+    def _look_at_others(self, rewards: Mapping[str, Any]) -> None:
+        """Says, once, that somebody was rewarded who is not in the game."""
+        lost = [x for x in self.agents if x in rewards and x not in self.rewards]
+        paid = [agent for agent in lost if np.any(np.asarray(rewards[agent]) != 0)]
+        if paid and not self._told:
+            self._told = True
+            warnings.warn(
+                f"{paid[0]} did not act, but was given the reward {rewards[paid[0]]}, which counts for nobody; give an "
+                "agent who leaves all that it is worth in its last step, or let it stay",
+                stacklevel=2,
+            )
 
     def _there(self, ended: Sequence[str]) -> list[str]:
         """Who acts next, in the order of possible agents; EnvError where `agents` lists one who cannot."""

@@ -24,10 +24,12 @@ from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.libraries.atari import for_vector
 from shoal.envs.libraries.batched import BatchedEnv
 from shoal.envs.libraries.library import Stepped
+from shoal.envs.libraries.returned import RESET, STEP, final_of, parts_of
 from shoal.envs.masks import KEY, METHOD, in_observation
 from shoal.envs.names import ACTION_NAMES, FEATURE_NAMES, declared_names
 from shoal.envs.observations import leaves_of
-from shoal.envs.python_env import check_distinct, note_closed, parts_of, shortest_limit
+from shoal.envs.python_env import check_distinct, note_closed, shortest_limit
+from shoal.envs.python_env import parts_of as environments_of
 from shoal.envs.rendering import RENDER_MODE, frames_per_s
 from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, EnvError, Spec, map_tree
@@ -98,7 +100,7 @@ class VectorRows:
     def __init__(self, env: VectorEnv[Any, Any, Any], num_envs: int, name: str) -> None:
         """`env`: closed with this object; `metadata["autoreset_mode"]` says how it resets."""
         _check_parts(env, name)
-        check_distinct(parts_of(env)[1:], name, "rows")
+        check_distinct(environments_of(env)[1:], name, "rows")
         if env.num_envs != num_envs:
             raise ConfigError(
                 f"{name} made {env.num_envs} environments, asked for {num_envs}"
@@ -148,13 +150,14 @@ class VectorRows:
             # As Gymnasium would count on from it.
             seed = first
         try:
-            obs, infos = self.env.reset(seed=seed, options=options)
+            made: Any = self.env.reset(seed=seed, options=options)
         except (gym.error.Error, TypeError) as error:
             if not isinstance(seed, list):
                 raise
             raise ConfigError(
                 f"{self.spec.env_id}: its reset took no list of seeds ({error}); seed it with one number"
             ) from error
+        obs, infos = parts_of(made, "reset()", RESET, self.spec.env_id)
         self._ended[rows] = False
         self._note_infos(infos)
         self._seen = self._tree(obs)
@@ -164,8 +167,9 @@ class VectorRows:
 
     def step(self, action: Tree) -> Stepped:
         """One step of all rows."""
-        obs, reward, terminated, truncated, infos = self.env.step(
-            in_own_dtypes(self.spec, action)
+        made: Any = self.env.step(in_own_dtypes(self.spec, action))
+        obs, reward, terminated, truncated, infos = parts_of(
+            made, "step()", STEP, self.spec.env_id
         )
         obs, only_reset = self._tree(obs), None
         terminated, truncated = self._flags(terminated=terminated, truncated=truncated)
@@ -175,11 +179,13 @@ class VectorRows:
             self._ended[:] = ended
         elif ended.any():
             if self.mode is AutoresetMode.SAME_STEP:
-                final_obs = self._final(infos, ended)
+                space = self.env.single_observation_space
+                final_obs = final_of(infos, ended, self.spec, space)
                 self._reused.note(final_obs, self._seen, obs, ended)
             else:
                 final_obs = map_tree(np.copy, obs)
-                seen, begun = self.env.reset(options={"reset_mask": ended})
+                again: Any = self.env.reset(options={"reset_mask": ended})
+                seen, begun = parts_of(again, "reset()", RESET, self.spec.env_id)
                 obs, infos = self._tree(seen), _joined_masks(infos, begun, ended)
                 self._check_kept(final_obs, obs, ended)
         self._note_infos(infos)
@@ -247,21 +253,6 @@ class VectorRows:
             raise EnvError(
                 f"{self.spec.env_id}: the library returned an {error}"
             ) from None
-
-    def _final(self, infos: dict[str, Any], ended: Bools) -> Tree:
-        """The last observations, of which only ended rows are read."""
-        given = infos.get("final_obs")
-        if given is None:
-            raise EnvError(
-                f'{self.spec.env_id}: episodes ended, but infos have no "final_obs"'
-            )
-        final: Tree = self.spec.observation.allocate(self.num_rows)
-        for row in np.flatnonzero(ended).tolist():
-            leaves = leaves_of(self.env.single_observation_space, given[row])
-            arrays = self.spec.observation.flat(final)
-            for array, leaf in zip(arrays, leaves, strict=True):
-                array[row] = leaf
-        return final
 
 
 class Reused:

@@ -120,6 +120,7 @@ def make_rows(plan: Plan) -> SerialEnv:
         first_row=first,
     )
     rows.keeper.tolerance = plan.tolerance
+    rows.masks.looked = plan.told or plan.number > 0
     return rows
 
 
