@@ -95,7 +95,8 @@ CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], 
         {"acting": 1.0, "learning": 2.0},
         None,
         {},
-        "70 % of the time goes into evaluation, checkpoints and logging: larger distances between them (eval_every, checkpoint_every) shorten it",
+        "70 % of the time goes into evaluation, checkpoints and logging: larger distances between them "
+        "(eval_every, checkpoint_every) shorten it",
     ),
     (
         {},
