@@ -179,7 +179,7 @@ def test_a_reset_that_takes_no_seed() -> None:
     """As Gym's did until 0.26; another TypeError stays the environment's own."""
 
     class Older(Scripted):
-        def reset(self) -> Any:
+        def reset(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
             return super().reset()
 
     with pytest.raises(EnvError, match=r"row 0 at its reset.*: reset\(\) cannot be called with seed .*options=None\)"):

@@ -292,7 +292,7 @@ def test_check_env_names_what_games_do_wrong() -> None:
 class Match:
     """Two agents name the number that both see; the interface of a ParallelEnv, from no class of PettingZoo's."""
 
-    possible_agents = ("left", "right")
+    possible_agents: tuple[str, ...] = ("left", "right")
 
     def __init__(self) -> None:
         self.agents: list[str] = []
