@@ -67,6 +67,31 @@ class Lazy(nn.Module):
         return self.actor(obs), self.critic(obs)
 
 
+class Loose(nn.Module):
+    """A running mean, and a number that stays, that are no buffers."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.actor, self.critic = nn.Linear(4, 2), nn.Linear(4, 1)
+        self.running, self.scale = torch.zeros(4), torch.ones(4)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training:
+            self.changes(obs.detach().mean(0))
+        x = (obs - self.running) * self.scale
+        return self.actor(x), self.critic(x)
+
+    def changes(self, mean: Tensor) -> None:
+        self.running = 0.9 * self.running + 0.1 * mean
+
+
+class LooseInPlace(Loose):
+    """The same, written in place."""
+
+    def changes(self, mean: Tensor) -> None:
+        self.running.mul_(0.9).add_(0.1 * mean)
+
+
 class Value(NamedTuple):
     value: Tensor
 
@@ -74,6 +99,16 @@ class Value(NamedTuple):
 def squares(networks: dict[str, nn.Module], batch: Any, cfg: Any) -> tuple[Tensor, Value]:
     total = sum((p.square().sum() for p in networks["policy"].parameters()), torch.zeros(()))
     return total, Value(total.detach())
+
+
+@pytest.mark.parametrize("policy", [Loose, LooseInPlace])
+def test_a_tensor_that_is_no_buffer_is_warned_of(policy: Any, tmp_path: Path) -> None:
+    """Once, by its name; one that stays the same is not."""
+    with pytest.warns(UserWarning, match="running") as warned:
+        train("CartPole-v1", policy=policy, run_dir=str(tmp_path), final_episodes=0, **SHORT)
+    (said,) = [str(one.message) for one in warned]
+    assert said.startswith(f"{policy.__name__}.running is a tensor that training changes, but neither")
+    assert 'self.register_buffer("running", ...)' in said
 
 
 def test_an_assigned_buffer_and_a_parameter_s_data_act() -> None:

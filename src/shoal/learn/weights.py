@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.parameter import is_lazy
 
+from shoal.learn.loose import loose_tensors, warn_of_changed
 from shoal.nets.images import ImageEncoder
 from shoal.nets.normalizer import Normalizer, PixelNormalizer
 from shoal.types import ConfigError, text_of
@@ -209,6 +210,7 @@ class Snapshot:
         self.policy.eval()
         self.flat = pack(self.policy)
         self._own, self._theirs = Layers(self.policy), Layers(policy)
+        self._loose = loose_tensors(layers_of(policy))
         self._images = [
             module
             for module in self.policy.modules()
@@ -231,6 +233,8 @@ class Snapshot:
             raise ConfigError(REPLACED)
         if self._theirs.module is not policy:
             self._theirs = Layers(policy)
+        if self._loose:
+            self._loose = warn_of_changed(self._loose)
         layers = self._own.now()
         rejoin(self._own.parameters, self.flat, keep=False)
         self.flat.copy_(flat)
