@@ -166,7 +166,7 @@ def _with_ones(space: Space[Any], one_hot: tuple[int, ...]) -> Space[Any]:
         case spaces.Tuple():
             return spaces.Tuple([_with_ones(part, one_hot) for part in space.spaces])
         case spaces.Box() if space.shape[-1:] == (len(one_hot),):
-            if not np.issubdtype(space.dtype, np.integer) or space.low.min() < 0:
+            if not np.issubdtype(space.dtype, np.integer) or (space.low < 0).any():
                 return space
             return spaces.Box(0, 1, (*space.shape[:-1], sum(one_hot)), FLAGS)
         case _:
