@@ -117,7 +117,7 @@ def test_lists_and_protocol_arrays_are_observations(kind: str, backend: str) -> 
         ("binary-int64", np.array([1, 0, 256]), r"holds 256 at \[2\], outside 0 to 1"),
         ("binary-list", [1, 0], r"of shape \(2,\) .*return the shape \(3,\)"),
         ("binary-list", [1.0, 0.0, 1.0], "return the type int8"),
-        ("box-list", np.zeros(2), r"type float64 .*return it with \.astype\(np\.float32\)"),
+        ("box-list", np.zeros(2), r"type float64, .*return it with \.astype\(np\.float32\)"),
         ("box-list", [[0.5], 0.5], r"return the shape \(2,\)"),
         ("box-list", ["a", "b"], "return the type float32"),
         ("image-lists", [[0, 256], [0, 0]], "return the type uint8"),

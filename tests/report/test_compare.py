@@ -168,7 +168,7 @@ def test_a_run_that_is_too_short_is_left_out(tmp_path: Path, capsys: pytest.Capt
     write_run(tmp_path, "runs/empty", [], seed=3)
     write_run(tmp_path, "runs/short", [(10, 1.0), (20, 1.0)], seed=4)
     write_run(tmp_path, "runs/late", [(400, 1.0), (500, 1.0)], seed=5)
-    (group,) = compare(["runs"], tmp_path, plot=tmp_path / "x.png")
+    (group,) = compare([str(tmp_path / "runs")], tmp_path, plot=tmp_path / "x.png")
     assert [curve.seed for curve in group.curves] == [1, 2]
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: ")]
     assert len(told) == 3

@@ -139,7 +139,7 @@ def test_rows_in_python_are_refused() -> None:
     """Only one thread at a time runs Python."""
     with closing(ActorRows(serial, 4, ActorSettings(2, inside="threads"))) as env:
         learner = learner_of(env.spec)
-        with pytest.raises(ConfigError, match=r"stepped in Python.*actors_in=\"processes\""):
+        with pytest.raises(ConfigError, match=r"goes through Python.*actors_in=\"processes\""):
             rollouts(env, learner, num_steps=4)
 
 

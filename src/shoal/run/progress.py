@@ -133,8 +133,10 @@ def _no_more(loop: Loop, error: Exception) -> str:
     ends = ""
     if s.confirm_episodes and s.stop_at is not None:
         ends = ", and nothing confirms that stop_at is reached"
+    notes = [note.removeprefix("shoal: ") for note in getattr(error, "__notes__", ())]
+    why = "; ".join([f"{type(error).__name__}: {error}", *notes])
     return (
-        f"step {loop.stream.env_steps:,}: greedy episodes beside training failed ({type(error).__name__}: {error}); "
+        f"step {loop.stream.env_steps:,}: greedy episodes beside training failed ({why}); "
         f"training goes on without them{ends}. `shoal resume` begins them again"
     )
 
