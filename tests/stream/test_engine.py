@@ -84,7 +84,7 @@ def test_answers_are_those_of_the_weights_that_were_sent(server: EngineServer, k
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_change_between_two_tokens(server: EngineServer, kind: str) -> None:
     """Answers under way go on with the new ones; the server says which tokens are whose."""
-    server.faults.slow_s = 0.002
+    server.faults.slow_s = 0.01
     sampler = sampler_of(server, kind)
     sampler.load(0, toy_model())
     sampler.submit([Request(key, (2, 1), (0, 1, 2, 3)) for key in range(20)])
