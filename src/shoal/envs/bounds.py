@@ -50,6 +50,7 @@ def _unfit(box: spaces.Box) -> str:
     if largest > WIDE:
         return f"reach as far as {largest:g}"
     for least, most in zip(low.ravel().tolist(), high.ravel().tolist(), strict=True):
-        if least >= 1 or most <= -1 or most - least < NARROW:
+        away = least >= 1 or most <= -1 or most - least < NARROW
+        if away and least < most:
             return f"lie between {least:g} and {most:g}"
     return ""
