@@ -150,7 +150,9 @@ def test_episodes_beside_training_that_fail_do_not_end_it(settings: dict[str, An
     if "stop_at" in settings:
         Second.last = 2
     whole = TINY | {"total_timesteps": 1280, "final_episodes": 0} | settings
-    with pytest.warns(UserWarning, match="beside training failed .RuntimeError: lost the second robot; .*; training goes"):
+    with pytest.warns(
+        UserWarning, match="beside training failed .RuntimeError: lost the second robot; .*; training goes"
+    ):
         done = shoal.train(Second, run_dir=str(tmp_path), **whole)
     assert (state_of(done.path)["state"], done.steps, done.stop_reason) == ("finished", 1280, "total_timesteps")
     assert done.mean_return == 10.0
