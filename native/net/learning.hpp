@@ -134,8 +134,9 @@ SHOAL_INLINE void values_loss(const Net& net, const Minibatch& batch, const L& l
       store(space.delta + j * chunk_samples + s, chosen == j ? slope.value : Vec{});
     }
   }
+  // A sample may be in the minibatch twice, and then in the chunks of two threads: both store the same number.
   for (int s = 0; batch.error != nullptr && s < many; ++s) {
-    batch.error[samples.index[s]] = errors[s];
+    __atomic_store(batch.error + samples.index[s], errors + s, __ATOMIC_RELAXED);
   }
 }
 
