@@ -27,7 +27,6 @@ from shoal import cli
 from shoal.experiment import session
 from shoal.report.curves import column, draw_run
 from shoal.report.html import flat, shown, write_report
-from shoal.report.usage import usage
 from shoal.run import log
 from shoal.run.directory import RunDirectory, versions
 from shoal.types import ConfigError
@@ -219,15 +218,6 @@ def test_nothing_of_a_run_directory_is_markup(tmp_path: Path) -> None:
     assert shown_tags <= known | {"table", "tr", "td", "th"}
     for name in ("env", "reason", "machine", "setting", "inside", "said", "label", "began_with", "note"):
         assert f"{name}&lt;/td&gt;" in text, name
-
-
-def test_an_environment_that_nobody_finds_by_its_name() -> None:
-    """A class that was handed over is needed again; ids and places are enough."""
-    path = Path("runs/x")
-    assert "shoal.load('runs/x', factory=Tank)" in usage(path, {"env": "Tank"})
-    assert "shoal eval runs/x --env MODULE:Tank --video" in usage(path, {"env": "Tank"})
-    for known in ("CartPole-v1", "tank:Tank", "grpc://127.0.0.1:50051"):
-        assert "shoal.load('runs/x')" in usage(path, {"env": known})
 
 
 def test_values() -> None:

@@ -25,6 +25,7 @@ from shoal.envs.registry import is_batched, make, on_servers
 from shoal.envs.rendering import RENDER_MODE
 from shoal.envs.told import told_before
 from shoal.experiment.applies import names_in
+from shoal.experiment.given_again import check_given_again
 from shoal.experiment.language import language_model, on_tasks, source_of
 from shoal.experiment.options import CHANGEABLE, CHANGEABLE_PARTS, PLACES, Options
 from shoal.experiment.settings import (
@@ -179,6 +180,7 @@ class Experiment:
             given=(*mine, *given, *names_in(given), *named),
             opened=origin is not None,
         )
+        check_given_again(known, own, given=(*mine, *given), opened=origin is not None)
         algorithm = algos.load(own.get("algo", algos.DEFAULT))
         name = own.get("preset")
         tuned = preset(algos.name_of(algorithm), name, env) if name else {}

@@ -141,13 +141,14 @@ def start(
         if options.normalize_reward:  # in the place of a preset's scale
             experiment = replace(experiment, options=replace(options, reward_scale=1.0))
         saved = experiment.to_file()
+        origin = Origin.new(env=experiment.source, policy=experiment.policy)
         where = directories.create(
             Path(options.run_dir).absolute(),  # an environment may change folders
             env=options.env,
             algo=options.algo,
             seed=options.seed,
             name=options.name,
-            config=saved | seal(Origin.new(), saved).table(),
+            config=saved | seal(origin, saved).table(),
         )
         if options.name not in (None, where.path.name):
             shown.warn(

@@ -135,7 +135,9 @@ def html(
         parts.append(_section("Evaluations beside training", table))
     if lines:
         parts.append(_section("Last line of metrics.jsonl", _pairs(lines[-1])))
-    parts.append(_section("Use it", _preformatted(usage(run.path, config))))
+    parts.append(
+        _section("Use it", _preformatted(usage(run.path, config, run.read_origin())))
+    )
     parts.append(_section("Settings", _pairs(flat(config))))
     if "versions" in status:
         versions = cast("Mapping[str, object]", status["versions"])

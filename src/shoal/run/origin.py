@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from shoal.run import handed
+from shoal.run.handed import name_of_object
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from shoal.run.handed import Handed
 
 TABLE = "origin"
 """The table of config.toml that holds it; it is no setting."""
@@ -26,11 +30,19 @@ class Origin:
     """Shows that this user's own `train` wrote the names that the configuration holds."""
     folders: tuple[str, ...] = ()
     """Where the modules of those names were found."""
+    env: str = ""
+    """The environment, where the run was given an object, as `name_of_object` says it."""
+    policy: str = ""
+    """The policy, likewise."""
 
     @classmethod
-    def new(cls) -> Origin:
-        """Of a run that begins."""
-        return cls(secrets.token_hex(16))
+    def new(cls, *, env: object = None, policy: object = None) -> Origin:
+        """Of a run that begins with an environment and a policy, which may be objects."""
+        return cls(
+            secrets.token_hex(16),
+            env=name_of_object(env),
+            policy=name_of_object(policy),
+        )
 
     @classmethod
     def of_file(cls, saved: Mapping[str, object], path: Path) -> Origin:
@@ -40,9 +52,10 @@ class Origin:
         if not isinstance(table, Mapping) or not _are_texts(named):
             raise ConfigError(f"{path}: the table [{TABLE}] is damaged; take it out")
         folders = cast("Sequence[str]", named.get("folders", ()))
-        return cls(
-            str(named.get("run", "")), str(named.get("seal", "")), tuple(folders)
-        )
+        texts = {
+            name: str(named.get(name, "")) for name in ("run", "seal", "env", "policy")
+        }
+        return cls(folders=tuple(folders), **texts)
 
     def table(self) -> dict[str, Any]:
         """What config.toml holds besides the settings."""
@@ -51,7 +64,13 @@ class Origin:
         said: dict[str, Any] = {"run": self.run}
         if self.seal:
             said |= {"seal": self.seal, "folders": list(self.folders)}
-        return {TABLE: said}
+        given = {"env": self.env, "policy": self.policy}
+        return {TABLE: said | {name: text for name, text in given.items() if text}}
+
+    def handed(self) -> list[Handed]:
+        """The objects that the run was given, which are needed again."""
+        env = [handed.environment(self.env)] if self.env else []
+        return env + ([handed.policy(self.policy)] if self.policy else [])
 
 
 def _are_texts(table: Mapping[str, object]) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shoal.report.doctor.finding import Finding
     from shoal.report.groups import Curve
     from shoal.run.directory import RunDirectory
+    from shoal.run.origin import Origin
     from shoal.run.stage_file import Stages
 
 JSON_BYTES, PICTURE_BYTES = 4 << 20, 8 << 20
@@ -41,6 +42,8 @@ class Told:
     """Nested tables under dotted names."""
     saved: Mapping[str, Any]
     """As config.toml has them."""
+    origin: Origin
+    """Which run it is, and what objects it was given."""
     status: Mapping[str, Any]
     state: str
     lines: Sequence[Mapping[str, Any]]
@@ -106,6 +109,7 @@ def read(run: RunDirectory) -> Told:
         run,
         flat(saved),
         saved,
+        run.read_origin(),
         run.read_status(),
         state_of(run),
         metrics.lines,

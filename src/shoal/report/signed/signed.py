@@ -117,7 +117,7 @@ def blocks_of(
         *sections.videos(told, words),
         *sections.signatures(words),
         Heading(words("use")),
-        Plain(usage(told[0].run.path, told[0].saved)),
+        Plain(usage(told[0].run.path, told[0].saved, told[0].origin)),
         *sections.settings(told, words),
     ]
 

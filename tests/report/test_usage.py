@@ -1,0 +1,176 @@
+"""How a run is used, as its pages say it: each line is followed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shoal
+from shoal import cli
+from shoal.report.html import write_report
+from shoal.report.signed.signed import write_signed
+from shoal.report.usage import usage
+from shoal.run.directory import RunDirectory
+from shoal.run.handed import name_of_object
+from shoal.run.origin import Origin
+from shoal.types import ConfigError
+from tests.report.test_report import TINY
+
+MODULE = '''
+import torch
+from gymnasium.envs.classic_control import CartPoleEnv
+from torch import nn
+
+class Cart(CartPoleEnv):
+    pass
+
+def make():
+    return Cart()
+
+class Small(nn.Module):
+    """A policy that is none of shoal's."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.logits, self.value = nn.Linear(4, 2), nn.Linear(4, 1)
+
+    def forward(self, obs):
+        return self.logits(obs), self.value(obs)
+
+NAME = Small(None)
+'''
+HERE = Path("runs/x")
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A user's module, in the folder where the user works."""
+    (tmp_path / "handed_module.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "handed_module", raising=False)
+    import handed_module  # pyright: ignore[reportMissingImports]  (written above)
+
+    yield handed_module
+    sys.modules.pop("handed_module", None)
+
+
+def shell(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a command as a shell would split it."""
+    command = shlex.split(line, comments=True)
+    assert command[0] == "shoal"
+    monkeypatch.setattr(sys, "argv", [*command, *([] if command[1] != "eval" else ["--episodes", "2"])])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0, line
+
+
+def follow(text: str, monkeypatch: pytest.MonkeyPatch, **names: Any) -> Any:
+    """Does all that a page says of a run's use; the action."""
+    commands, _, python = text.partition("import shoal\n")
+    for line in filter(None, commands.splitlines()):
+        if "--video" not in line and "explain" not in line:
+            shell(line, monkeypatch)
+    scope: dict[str, Any] = {"shoal": shoal, "obs": np.zeros(4, np.float32), **names}
+    exec(python, scope)
+    return scope["action"]
+
+
+def pages_of(path: Path) -> list[str]:
+    """What both pages of a run say of its use."""
+    run = RunDirectory(path)
+    pages = [write_report(run), write_signed([run], path, pdf=False)[0]]
+    found = [re.findall(r"<pre[^>]*>(shoal eval .*?)</pre>", page.read_text(), re.DOTALL) for page in pages]
+    assert [len(texts) for texts in found] == [1, 1]
+    return [unescape(texts[0]) for texts in found]
+
+
+@pytest.mark.parametrize("kind", ["class", "object", "function"])
+def test_objects_that_were_handed_over_are_named(kind: str, given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment and a policy as objects: the pages' commands and lines work, and without them errors name them."""
+    env = given.make if kind == "function" else given.Cart
+    policy = given.NAME if kind == "object" else given.Small
+    path = shoal.train(env, policy=policy, run_dir="runs", panel="none", **TINY).path
+    first, second = pages_of(path)
+    assert first == second
+    own = "Small(...)" if kind == "object" else "Small"
+    short = env.__name__
+    option = f"--env handed_module:{short} --policy " + ("MODULE:NAME" if kind == "object" else "handed_module:Small")
+    assert f"shoal eval {path} {option}\n" in first
+    assert f"shoal.load({str(path)!r}, factory={short}, policy={own})" in first
+    told = f"its environment, {short}, and its policy, {own}, as objects, which no file holds: give them again, in "
+    told += f"Python factory={short}, policy={own}; on the command line {option}"
+    for attempt in (lambda: shoal.load(path), lambda: shoal.resume(path, panel="none")):
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            attempt()
+    followed = first.replace("MODULE:NAME", "handed_module:NAME").replace("Small(...)", "Small(None)")
+    assert follow(followed, monkeypatch, Small=given.Small) in (0, 1)
+    assert RunDirectory(path).read_origin().handed()  # also after `resume`
+    shoal.resume(path, factory=env, policy=policy, panel="none", total_timesteps=768)
+    assert len(RunDirectory(path).read_origin().handed()) == 2
+
+
+def test_a_file_whose_policy_was_an_object_begins_no_run_with_another(given: Any, tmp_path: Path) -> None:
+    """The algorithm's own network would stand in silently for the user's."""
+    path = shoal.train("CartPole-v1", policy=given.Small, run_dir="runs", panel="none", **TINY).path
+    file = path / "config.toml"
+    told = 'name it in the file, policy = "handed_module:Small"; or give the policy, policy=Small of train'
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        shoal.train("CartPole-v1", config=file, panel="none")
+    again = shoal.train("CartPole-v1", config=file, panel="none", policy=given.Small)
+    assert [type(again.policy), RunDirectory(again.path).read_origin().policy] == [
+        type(shoal.load(path, policy=given.Small).policy),
+        "handed_module:Small",
+    ]
+    named = tmp_path / "named.toml"
+    named.write_text('policy = "handed_module:Small"\n' + file.read_text())
+    shoal.train("CartPole-v1", config=named, panel="none", trust=True)
+    plain = tmp_path / "plain.toml"
+    plain.write_text(file.read_text().replace('policy = "handed_module:Small"\n', ""))
+    shoal.train("CartPole-v1", config=plain, panel="none")
+
+
+def test_a_policy_of_shoals_own_follows_from_the_settings(run_dir: Path) -> None:
+    """As it did before objects were named: it is loaded without them where the network is that of the settings."""
+    first = shoal.train("CartPole-v1", run_dir=str(run_dir), panel="none", **TINY)
+    second = shoal.train("CartPole-v1", run_dir=str(run_dir), panel="none", policy=first.policy, **TINY)
+    assert "policy=" in pages_of(second.path)[0]
+    assert shoal.load(second.path).act(np.zeros(4, np.float32)) in (0, 1)
+
+
+def test_names_of_objects(given: Any) -> None:
+    """What a command line finds has its module; lambdas and local functions have none."""
+
+    def local() -> None:
+        """Nobody can import it."""
+
+    names = [name_of_object(one) for one in (None, "a:B", given.Cart, given.NAME, local, lambda: 1)]
+    assert names == ["", "", "handed_module:Cart", "handed_module:Small(...)", "local", "<lambda>"]
+    said = usage(HERE, {"env": "<lambda>"}, Origin("1", env="<lambda>", policy="local"))
+    assert "shoal eval runs/x --env MODULE:YOURS --policy MODULE:local\n" in said
+    assert "shoal.load('runs/x', factory=YOURS, policy=local)" in said
+
+
+def test_nothing_that_a_file_says_becomes_a_command() -> None:
+    """A stranger's config.toml is no place for code that somebody pastes."""
+    for bad in ("a; rm -rf x", "m:C\nimport os", "$(id)", "m:C(1)", "os.system('x')", "m: C"):
+        said = usage(HERE, {"env": "Toy-v0"}, Origin("1", env=bad, policy=bad))
+        assert "shoal.load('runs/x', factory=YOURS, policy=YOURS)" in said, bad
+        assert said.count("MODULE:YOURS") == 8, bad
+        assert not any(part in said for part in ("rm", "id)", "import os", "system", "C(1"))
+
+
+def test_an_environment_that_nobody_finds_by_its_name() -> None:
+    """In runs of earlier versions a class that was handed over is needed again; ids and places are enough."""
+    before = Origin()
+    assert "shoal.load('runs/x', factory=Tank)" in usage(HERE, {"env": "Tank"}, before)
+    assert "shoal eval runs/x --env MODULE:Tank --video" in usage(HERE, {"env": "Tank"}, before)
+    for known in ("CartPole-v1", "tank:Tank", "grpc://127.0.0.1:50051"):
+        assert "shoal.load('runs/x')" in usage(HERE, {"env": known}, before)
