@@ -9,11 +9,14 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import shoal
 from shoal import cli
+from shoal.experiment.explaining import explain_run
 from shoal.report.html import write_report
 from shoal.report.signed.signed import write_signed
 from shoal.report.usage import usage
@@ -21,6 +24,9 @@ from shoal.run.directory import RunDirectory
 from shoal.run.handed import name_of_object
 from shoal.run.origin import Origin
 from shoal.types import ConfigError
+from tests.experiment.test_language import SETTINGS
+from tests.games import Shift
+from tests.llm.toy import Successor
 from tests.report.test_report import TINY
 
 MODULE = '''
@@ -31,8 +37,8 @@ from torch import nn
 class Cart(CartPoleEnv):
     pass
 
-def make():
-    return Cart()
+def make(render_mode=None):
+    return Cart(render_mode=render_mode)
 
 class Small(nn.Module):
     """A policy that is none of shoal's."""
@@ -47,6 +53,21 @@ class Small(nn.Module):
 NAME = Small(None)
 '''
 HERE = Path("runs/x")
+
+
+class Choices(gym.Env[Any, Any]):
+    """Observes no number, only which of three places it is at."""
+
+    observation_space, action_space = spaces.Discrete(3), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.left = 5
+        return 0, {}
+
+    def step(self, action: Any) -> Any:
+        self.left -= 1
+        return int(action), 1.0, self.left == 0, False, {}
 
 
 @pytest.fixture
@@ -66,7 +87,12 @@ def shell(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs a command as a shell would split it."""
     command = shlex.split(line, comments=True)
     assert command[0] == "shoal"
-    monkeypatch.setattr(sys, "argv", [*command, *([] if command[1] != "eval" else ["--episodes", "2"])])
+    fewer = {
+        "eval": ["--episodes", "2"],
+        "explain": ["--episodes", "4"],
+        "chat": ["--prompt", "a?", "--max-tokens", "2"],
+    }
+    monkeypatch.setattr(sys, "argv", [*command, *fewer.get(command[1], [])])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0, line
@@ -76,11 +102,10 @@ def follow(text: str, monkeypatch: pytest.MonkeyPatch, **names: Any) -> Any:
     """Does all that a page says of a run's use; the action."""
     commands, _, python = text.partition("import shoal\n")
     for line in filter(None, commands.splitlines()):
-        if "--video" not in line and "explain" not in line:
-            shell(line, monkeypatch)
+        shell(line, monkeypatch)
     scope: dict[str, Any] = {"shoal": shoal, "obs": np.zeros(4, np.float32), **names}
     exec(python, scope)
-    return scope["action"]
+    return scope.get("action", scope.get("answer"))
 
 
 def pages_of(path: Path) -> list[str]:
@@ -115,6 +140,42 @@ def test_objects_that_were_handed_over_are_named(kind: str, given: Any, monkeypa
     assert RunDirectory(path).read_origin().handed()  # also after `resume`
     shoal.resume(path, factory=env, policy=policy, panel="none", total_timesteps=768)
     assert len(RunDirectory(path).read_origin().handed()) == 2
+
+
+def commands_of(text: str) -> list[str]:
+    """The first words after `shoal` of each line."""
+    return re.findall(r"^shoal (\w+)", text, re.MULTILINE)
+
+
+def test_a_language_model_is_asked_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No films and no explanation, which would refuse it."""
+    monkeypatch.chdir(tmp_path)
+    settings: dict[str, Any] = SETTINGS | {"total_timesteps": 64, "final_episodes": 0, "run_dir": "runs"}
+    path = shoal.train(Successor, **settings).path
+    said = pages_of(path)[0]
+    assert commands_of(said) == ["eval", "chat", "push", "resume"]
+    assert isinstance(follow(said, monkeypatch), str)
+    with pytest.raises(ConfigError, match="chat RUN"):
+        explain_run(shoal.load(path, factory=Successor))
+    assert "nothing here explains it" in (path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("env", [Shift, Choices])
+def test_what_cannot_be_explained_is_not_told_to_be(env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several agents, and observations without a number: `explain` refuses both."""
+    monkeypatch.chdir(tmp_path)
+    path = shoal.train(env, run_dir="runs", panel="none", **TINY).path
+    said = pages_of(path)[0]
+    assert commands_of(said) == ["eval", "eval", "resume"]
+    agent = shoal.load(path, factory=env)
+    with pytest.raises(ConfigError, match=r"several agents|choices alone"):
+        explain_run(agent)
+    shell(next(line for line in said.splitlines() if "resume" in line), monkeypatch)
+    assert "nothing here explains it" in (path / "report.html").read_text()
+    monkeypatch.chdir(tmp_path)
+    plain = shoal.train("CartPole-v1", run_dir="runs", panel="none", **TINY).path
+    assert commands_of(pages_of(plain)[0]) == ["eval", "eval", "explain", "resume"]
+    assert "was not asked" in (plain / "report.html").read_text()
 
 
 def test_a_file_whose_policy_was_an_object_begins_no_run_with_another(given: Any, tmp_path: Path) -> None:

@@ -172,9 +172,8 @@ class Experiment:
         objects = {"env": source, "policy": policy}
         mine = [name for name, made in objects.items() if made is not None]
         known = origin or Origin.of_file(saved, Path("config.toml"))
-        settings = {**own, "algorithm": table}
         check(
-            settings,
+            {**own, "algorithm": table},
             known,
             trust=trust,
             given=(*mine, *given, *names_in(given), *named),

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from shoal.experiment.experiment import drawn_rows
 from shoal.learn.acting import Acting
+from shoal.llm.tasks.source import TaskSpec
 from shoal.report.explain.explain import Asked, Values, explain
+from shoal.report.explain.features import has_numbers
 from shoal.report.explain.film import write_film
 from shoal.run.evaluate import EVALUATION_STREAM
+from shoal.run.origin import AGENTS, CHOICES, LANGUAGE
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from shoal.experiment.agent import Agent
     from shoal.experiment.experiment import Experiment
     from shoal.report.explain.explain import Explanation
+    from shoal.types import Spec
 
 MOST_ROWS = 20
 
@@ -53,6 +57,15 @@ def explain_run(
             values=_values(experiment),
             max_steps=options.eval_max_steps if max_steps is None else max_steps,
         )
+
+
+def why_unexplained(spec: Spec | TaskSpec) -> str:
+    """Why `explain_run` refuses what acts there, as a run's file says it; empty where it does not."""
+    if isinstance(spec, TaskSpec):
+        return LANGUAGE
+    if spec.num_agents > 1:
+        return AGENTS
+    return "" if has_numbers(spec) else CHOICES
 
 
 def film_of(

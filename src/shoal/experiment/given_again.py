@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def check_given_again(
     origin: Origin,
     saved: Mapping[str, object],
-    *,
     given: Collection[str],
+    *,
     opened: bool,
 ) -> None:
     """ConfigError where a run was given an environment or a policy as an object, and nobody gives it now.

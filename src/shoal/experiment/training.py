@@ -15,6 +15,7 @@ from shoal.envs.factories import name_of
 from shoal.experiment.agent import GREEDY_EPISODES, play
 from shoal.experiment.engine import engine_of
 from shoal.experiment.experiment import Experiment, with_actors
+from shoal.experiment.explaining import why_unexplained
 from shoal.experiment.first_weights import find_source
 from shoal.experiment.language import on_tasks, save_trained
 from shoal.experiment.learners import check_learners
@@ -141,7 +142,11 @@ def start(
         if options.normalize_reward:  # in the place of a preset's scale
             experiment = replace(experiment, options=replace(options, reward_scale=1.0))
         saved = experiment.to_file()
-        origin = Origin.new(env=experiment.source, policy=experiment.policy)
+        origin = Origin.new(
+            env=experiment.source,
+            policy=experiment.policy,
+            unexplained=why_unexplained(rows.spec),
+        )
         where = directories.create(
             Path(options.run_dir).absolute(),  # an environment may change folders
             env=options.env,

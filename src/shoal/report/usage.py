@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from shoal.run.handed import environment
+from shoal.run.origin import LANGUAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,23 +31,30 @@ def usage(path: Path, config: Mapping[str, object], origin: Origin) -> str:
     again = origin.handed()
     if not origin.env:  # of an earlier version
         again = [*_class_of(config.get("env")), *again]
-    where = " ".join(
-        [shlex.quote(str(path)), *(one.on_command_line() for one in again)]
-    )
+    run = shlex.quote(str(path))
+    where = " ".join([run, *(one.on_command_line() for one in again)])
     given = "".join(f", {one.in_python()}" for one in again)
-    return "\n".join(
-        [
-            f"shoal eval {where}",
-            f"shoal eval {where} --video episodes.mp4  # where the environment draws itself",
-            f"shoal explain {where}",
-            f"shoal resume {where}",
-            "",
-            "import shoal",
-            *filter(None, (one.imported for one in again)),
-            f"agent = shoal.load({str(path)!r}{given})",
-            "action = agent.act(obs)",
-        ]
-    )
+    lines = [
+        *_commands(run, where, origin.unexplained),
+        f"shoal resume {where}",
+        "",
+        "import shoal",
+        *filter(None, (one.imported for one in again)),
+        f"agent = shoal.load({str(path)!r}{given})",
+        "action = agent.act(obs)",
+    ]
+    if origin.unexplained == LANGUAGE:
+        lines[-1] = 'answer = agent.answer("...")'
+    return "\n".join(lines)
+
+
+def _commands(run: str, where: str, unexplained: str) -> list[str]:
+    """Those that ask the policy, of which each works for what it is."""
+    if unexplained == LANGUAGE:
+        return [f"shoal eval {where}", f"shoal chat {run}", f"shoal push {run} FOLDER"]
+    video = "--video episodes.mp4  # where the environment draws itself"
+    explain = [] if unexplained else [f"shoal explain {where}"]
+    return [f"shoal eval {where}", f"shoal eval {where} {video}", *explain]
 
 
 def _class_of(env: object) -> list[Handed]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 TABLE = "origin"
 """The table of config.toml that holds it; it is no setting."""
+OF_OBJECTS = ("env", "policy", "unexplained")
+"""Its keys of what stands in no setting."""
+LANGUAGE, AGENTS, CHOICES = UNEXPLAINED = ("language", "agents", "choices")
+"""A language model, several agents, observations without a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,19 @@ class Origin:
     """The environment, where the run was given an object, as `name_of_object` says it."""
     policy: str = ""
     """The policy, likewise."""
+    unexplained: str = ""
+    """Why `shoal explain` refuses it: one of UNEXPLAINED; empty where it does not."""
 
     @classmethod
-    def new(cls, *, env: object = None, policy: object = None) -> Origin:
+    def new(
+        cls, *, env: object = None, policy: object = None, unexplained: str = ""
+    ) -> Origin:
         """Of a run that begins with an environment and a policy, which may be objects."""
         return cls(
             secrets.token_hex(16),
             env=name_of_object(env),
             policy=name_of_object(policy),
+            unexplained=unexplained,
         )
 
     @classmethod
@@ -52,9 +61,8 @@ class Origin:
         if not isinstance(table, Mapping) or not _are_texts(named):
             raise ConfigError(f"{path}: the table [{TABLE}] is damaged; take it out")
         folders = cast("Sequence[str]", named.get("folders", ()))
-        texts = {
-            name: str(named.get(name, "")) for name in ("run", "seal", "env", "policy")
-        }
+        names = ("run", "seal", *OF_OBJECTS)
+        texts = {name: str(named.get(name, "")) for name in names}
         return cls(folders=tuple(folders), **texts)
 
     def table(self) -> dict[str, Any]:
@@ -64,7 +72,7 @@ class Origin:
         said: dict[str, Any] = {"run": self.run}
         if self.seal:
             said |= {"seal": self.seal, "folders": list(self.folders)}
-        given = {"env": self.env, "policy": self.policy}
+        given = {name: getattr(self, name) for name in OF_OBJECTS}
         return {TABLE: said | {name: text for name, text in given.items() if text}}
 
     def handed(self) -> list[Handed]:

@@ -84,6 +84,12 @@ class Features:
         return self.spec.observation.tree(made)
 
 
+def has_numbers(spec: Spec) -> bool:
+    """Whether any part of an observation can be explained."""
+    parts = leaf_spaces(spec.observation_space)
+    return any(isinstance(space, spaces.Box) for _, space in parts)
+
+
 def _image_of(spec: Spec) -> tuple[int, ...] | None:
     leaves = spec.observation.leaves
     if len(leaves) != 1 or leaves[0].path:

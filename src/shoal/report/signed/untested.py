@@ -184,7 +184,8 @@ def _guard(told: Sequence[Told], words: Words) -> Iterator[str]:
 def _reasons(told: Sequence[Told], words: Words) -> Iterator[str]:
     explained = [one for one in told if one.explanation]
     if not explained:
-        yield words("u_explained")
+        refused = told[0].origin.unexplained
+        yield words("u_unexplained" if refused else "u_explained")
     for one in explained:
         tree: Any = one.explanation.get("surrogate")
         fidelity = tree.get("fidelity") if isinstance(tree, dict) else None
