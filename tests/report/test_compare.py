@@ -14,10 +14,12 @@ import psutil
 import pytest
 import tomli_w
 
+import shoal
 from benchmarks import learn
 from shoal.report.compare import Missing, compare
-from shoal.report.groups import common_grid, grouped, interpolate, read_curve
+from shoal.report.groups import common_grid, differences, grouped, interpolate, read_curve
 from shoal.report.run_table import print_runs, state_of
+from shoal.report.signed.signed import write_signed
 from shoal.report.statistics import bootstrap, iqm
 from shoal.run.directory import RunDirectory
 from shoal.types import ConfigError
@@ -107,6 +109,56 @@ def test_grouping(tmp_path: Path) -> None:
     assert [group.label for group in groups] == ["learning_rate=0.001", "learning_rate=0.1"]
     assert [[c.directory.path.name for c in group.curves] for group in groups] == [["a1", "a2-again"], ["b1"]]
     assert grouped([read_curve(runs[0])])[0].label == "ppo"
+
+
+def test_the_length_of_a_run_is_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs that were prolonged stand beside the others, which is said; of one seed the longest counts, which is too."""
+    runs = [write_run(tmp_path, name, seed=seed) for name, seed in (("a1", 1), ("a2", 2), ("a1-long", 1), ("a3", 3))]
+    longer = {"total_timesteps": 600, "stop_at": 90.0, "checkpoint_every": 10}
+    for number, run in enumerate(runs):
+        if number > 1:
+            config = run.read_config() | longer
+            run.config.write_text(tomli_w.dumps(config | {"unset": ["name"]}))
+        os.utime(run.config, (1000 - number, 1000 - number))  # the longest is not the newest
+    runs[0].config.write_text(tomli_w.dumps(runs[0].read_config() | {"unset": ["stop_at", "name"]}))
+    runs[1].config.write_text(tomli_w.dumps(runs[1].read_config() | {"unset": ["stop_at", "name"]}))
+    (group,) = compare([str(run.path) for run in runs], tmp_path, plot=tmp_path / "x.png")
+    assert [curve.directory.path.name for curve in group.curves] == ["a1-long", "a2", "a3"]
+    out = capsys.readouterr().out
+    assert f"left out: {runs[0].path} has seed 1 as a longer run of the same configuration has\n" in out
+    assert (
+        "runs of ppo differ in total_timesteps: 600 (a1-long, a3), 300 (a2); schedules that follow it differ with it\n"
+        in out
+    )
+    assert "runs of ppo differ in stop_at: 90.0 (a1-long, a3), unset (a2)\n" in out
+    assert "runs of ppo differ in checkpoint_every: 10 (a1-long, a3), unset (a2)\n" in out
+
+
+def test_a_run_that_was_prolonged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`resume --total-timesteps` takes no run out of its group."""
+    tiny: Any = {"num_envs": 8, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 640, "final_episodes": 2}
+    paths = [
+        shoal.train("CartPole-v1", run_dir=tmp_path, seed=s, name=f"s{s}", panel="none", **tiny).path for s in (1, 2)
+    ]
+    shoal.resume(paths[1], total_timesteps=1280, panel="none")
+    (group,) = compare([str(path) for path in paths], tmp_path, plot=tmp_path / "x.png")
+    assert len(group.curves) == 2
+    assert "runs of ppo differ in total_timesteps: 640 (s1), 1280 (s2); " in capsys.readouterr().out
+    runs = [RunDirectory(path) for path in paths]
+    with pytest.raises(ConfigError, match=r"one length by `shoal resume RUN --total-timesteps N`"):
+        write_signed(runs, tmp_path / "out", pdf=False)
+    shoal.resume(paths[0], total_timesteps=1280, panel="none")
+    assert write_signed(runs, tmp_path / "out", pdf=False)[0].exists()
+
+
+def test_differences() -> None:
+    """Each value with its runs, of many the first; seeds and places are none."""
+    configs: dict[str, dict[str, Any]] = {f"r{at}": {"seed": at, "a": {"b": 1}, "name": f"n{at}"} for at in range(6)}
+    assert differences(configs) == []
+    configs["r0"]["a"] = {"b": 2}
+    configs["r1"]["c"] = None
+    configs["r2"]["c"] = [1, 2]
+    assert differences(configs) == ["a.b: 2 (r0), 1 (r1 and 4 more)", "c: unset (r0 and 4 more), [1, 2] (r2)"]
 
 
 def test_labels_of_several_algorithms(tmp_path: Path) -> None:

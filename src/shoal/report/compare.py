@@ -13,9 +13,11 @@ from rich.text import Text
 
 from shoal.report.groups import (
     common_grid,
+    differences,
     family,
     grouped,
     interpolate,
+    names_of,
     read_curve,
 )
 from shoal.report.run_table import as_text, console, state_of
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from shoal.report.statistics import Band
     from shoal.types import Floats
 
+LONGEST = 400
+"""Characters of a line that says in what runs differ."""
 LEGEND_COLUMNS = 70
 """Characters of a line of the picture's legend, which would else be wider than the picture."""
 
@@ -107,6 +111,10 @@ def compare(
         found += train_missing(files, root, seeds=seeds, trainer=trainer)
     once = {run.path.resolve(): run for run in found}
     groups = grouped(_with_steps_in_common(_readable(list(once.values()))))
+    for curve in (curve for group in groups for curve in group.left_out):
+        _leave_out(
+            f"{curve.directory.path} has seed {curve.seed} as a longer run of the same configuration has"
+        )
     grid = common_grid(_curves(groups))
     rng = np.random.Generator(np.random.PCG64(0))
     bands = [band(interpolate(group.curves, grid), rng) for group in groups]
@@ -260,6 +268,22 @@ def _print_groups(groups: Sequence[Group], bands: Sequence[Band], grid: Floats) 
         path = printable(shortest.directory.path)
         said = f"{path} ends first; greedy returns are of each run's own end"
         screen.print(Text(said), soft_wrap=True)
+    for line in _within(groups):
+        screen.print(Text(line), soft_wrap=True)
+
+
+def _within(groups: Sequence[Group]) -> list[str]:
+    """In what the runs of a group differ besides their seeds."""
+    said: list[str] = []
+    for group in groups:
+        names = names_of([curve.directory for curve in group.curves])
+        configs = (curve.config for curve in group.curves)
+        for line in differences(dict(zip(names, configs, strict=True))):
+            follows = ""
+            if line.startswith("total_timesteps:"):
+                follows = "; schedules that follow it differ with it"
+            said.append(f"runs of {group.label} differ in {line}{follows}")
+    return [printable(line, LONGEST) for line in said]
 
 
 def _group_row(group: Group, drawn: Band, last: float, *, costs: bool) -> list[str]:

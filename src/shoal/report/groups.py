@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
@@ -23,6 +23,23 @@ if TYPE_CHECKING:
 
 NOT_COMPARED = ("seed", "name", "run_dir", "track", TABLE)
 """Keys of a configuration that change no run but its seed and its place."""
+OF_LENGTH = ("total_timesteps", "stop_at", "confirm_episodes")
+"""How long a run goes."""
+OF_RECORDS = (
+    "checkpoint_every",
+    "keep_checkpoints",
+    "eval_every",
+    "eval_episodes",
+    "final_episodes",
+    "timeline",
+)
+"""What is kept and measured beside training."""
+ALONGSIDE = (*OF_LENGTH, *OF_RECORDS)
+"""What `resume` may change, too: runs that differ in it alone stand in one group, which is said."""
+UNSET = "unset"
+"""The key of a configuration that lists settings which are none."""
+MOST_NAMES = 3
+"""Runs that are named for a value."""
 COLUMNS = ("step", "episode/return", "time/elapsed")
 GRID_POINTS = 200
 
@@ -48,13 +65,21 @@ class Curve:
         """When the run began, to tell the newer of two."""
         return self.directory.config.lstat().st_mtime_ns
 
+    @property
+    def length(self) -> float:
+        """Steps that it was to have."""
+        steps = self.config.get("total_timesteps")
+        return float(steps) if isinstance(steps, int) else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Runs whose configurations are equal but for the seed."""
+    """Runs whose configurations are equal but for the seed, and for what stands in ALONGSIDE."""
 
     label: str
     curves: list[Curve]
+    left_out: list[Curve] = field(default_factory=list["Curve"])
+    """Shorter runs of seeds that have a longer one."""
 
     def seconds_at(self, step: float) -> Floats:
         """Each run's seconds of training at `step`."""
@@ -75,6 +100,57 @@ def family(config: Mapping[str, object]) -> str:
     """The same text for configurations that are equal but for the seed."""
     kept = {key: value for key, value in config.items() if key not in NOT_COMPARED}
     return json.dumps(kept, sort_keys=True, default=str)
+
+
+def kin(config: Mapping[str, object]) -> str:
+    """The same text for configurations that are equal but for the seed and what stands in ALONGSIDE."""
+    return family(_of_training(config))
+
+
+def _of_training(config: Mapping[str, object]) -> dict[str, object]:
+    """A configuration without what stands in ALONGSIDE."""
+    kept = {key: value for key, value in config.items() if key not in ALONGSIDE}
+    unset = kept.pop(UNSET, ())
+    names = cast("list[object]", unset) if isinstance(unset, list) else []
+    left = [name for name in names if name not in ALONGSIDE]
+    return kept | ({UNSET: left} if left else {})
+
+
+def differences(configs: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """The settings in which runs differ, beside their seeds and places: a line each, with each value and its runs.
+
+    Args:
+        configs: of the runs, by their names.
+    """
+    flat = {run: _flat(config) for run, config in configs.items()}
+    names = dict.fromkeys(chain.from_iterable(flat.values()))
+    names.pop(UNSET, None)
+    said: list[str] = []
+    for name in names:
+        runs: dict[str, list[str]] = {}
+        for run, settings in flat.items():
+            value = settings.get(name)
+            runs.setdefault("unset" if value is None else str(value), []).append(run)
+        if len(runs) > 1:
+            values = (f"{value} ({_some(named)})" for value, named in runs.items())
+            said.append(f"{name}: {', '.join(values)}")
+    return said
+
+
+def names_of(runs: Sequence[RunDirectory]) -> list[str]:
+    """The last parts of runs' paths; of several with the same one their paths."""
+    names = [run.path.name for run in runs]
+    return [
+        name if names.count(name) == 1 else str(run.path)
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _some(runs: Sequence[str]) -> str:
+    """The names of runs, or of the first and how many there are."""
+    if len(runs) <= MOST_NAMES:
+        return ", ".join(runs)
+    return f"{runs[0]} and {len(runs) - 1} more"
 
 
 def read_curve(run: RunDirectory) -> Curve:
@@ -101,20 +177,23 @@ def read_curve(run: RunDirectory) -> Curve:
 
 
 def grouped(curves: Sequence[Curve]) -> list[Group]:
-    """Groups by configuration, each labeled by what sets it apart; of runs with one seed the newest counts."""
-    newest: dict[tuple[str, int], Curve] = {}
-    for curve in sorted(curves, key=lambda curve: curve.made_ns):
-        newest[family(curve.config), curve.seed] = curve
+    """Groups by configuration, each labeled by what sets it apart; of runs with one seed the longest counts.
+
+    Of several as long as that the newest.
+    """
+    best: dict[tuple[str, int], Curve] = {}
+    for curve in sorted(curves, key=lambda curve: (curve.length, curve.made_ns)):
+        best[kin(curve.config), curve.seed] = curve
     families: dict[str, list[Curve]] = {}
     for curve in curves:
-        key = family(curve.config)
-        group = families.setdefault(key, [])
-        if newest[key, curve.seed] is curve:
-            group.append(curve)
-    labels = _labels([group[0].config for group in families.values()])
+        families.setdefault(kin(curve.config), []).append(curve)
+    firsts = [_of_training(group[0].config) for group in families.values()]
     groups: list[Group] = []
-    for label, group in zip(labels, families.values(), strict=True):
-        groups.append(Group(label, sorted(group, key=lambda curve: curve.seed)))
+    for label, (key, group) in zip(_labels(firsts), families.items(), strict=True):
+        kept = [curve for curve in group if best[key, curve.seed] is curve]
+        shorter = [c for c in group if c.length < best[key, c.seed].length]
+        kept.sort(key=lambda curve: curve.seed)
+        groups.append(Group(label, kept, shorter))
     return groups
 
 

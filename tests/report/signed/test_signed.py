@@ -248,8 +248,20 @@ def test_a_damaged_explanation_is_left_out(write: Write, damage: str) -> None:
 
 
 def test_other_configurations_are_refused(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="differ in more than their seed"):
-        write_signed([write(1), write(2, total_timesteps=400)], tmp_path, pdf=False)
+    """With each setting that differs, its values and whose they are; what makes runs of two lengths equal is said."""
+    runs = [write(1), write(2, total_timesteps=400), write(3)]
+    before = CONFIG["total_timesteps"]
+    told = (
+        f"their seed: total_timesteps: {before} (seed1, seed3), 400 (seed2); bring them to one length by `shoal resume"
+    )
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        write_signed(runs, tmp_path, pdf=False)
+    other = write(4, algorithm={"gamma": 0.5}, num_envs=3)
+    told = "num_envs: unset (seed1), 3 (seed4)"
+    with pytest.raises(ConfigError, match=f"{re.escape(told)}.*; report each, or see `shoal compare`"):
+        write_signed([runs[0], other], tmp_path, pdf=False)
+    with pytest.raises(ConfigError, match=r"gamma: unset \(seed1\), 0.5 \(seed4\)"):
+        write_signed([runs[0], other], tmp_path, pdf=False)
 
 
 def test_the_newest_of_a_seed(write: Write, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from shoal.report.doctor.doctor import examine
 from shoal.report.doctor.evidence import Evidence
 from shoal.report.explain.writing import FOLDER
-from shoal.report.groups import family, read_curve
+from shoal.report.groups import differences, family, names_of, read_curve
 from shoal.report.html import flat
 from shoal.report.run_table import state_of
 from shoal.run.guard.notes import Notes, read_notes
@@ -16,6 +16,7 @@ from shoal.run.reading import DamagedError, read_bytes, read_json, sentence
 from shoal.run.records import read_metrics
 from shoal.run.stage_file import read_stages
 from shoal.types import ConfigError
+from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 JSON_BYTES, PICTURE_BYTES = 4 << 20, 8 << 20
 VIDEO_BYTES, MOST_VIDEOS = 12 << 20, 4
 """What a video may take in a page, and how many stand in it."""
+LONGEST, MOST_LINES = 300, 12
+"""Of the settings in which runs differ: characters of each, and how many are said."""
 SUFFIXES = (".mp4", ".gif")
 
 
@@ -133,13 +136,24 @@ def _stages(folder: Path) -> tuple[Stages | None, str]:
 
 
 def _check_one_family(told: Sequence[Told]) -> None:
+    """ConfigError where runs differ in more than their seeds, with the settings and their values."""
     first = told[0]
-    for other in told[1:]:
-        if family(other.saved) != family(first.saved):
-            raise ConfigError(
-                f"a report is of one configuration, and {first.run.path} and {other.run.path} differ in more than "
-                "their seed; report each, or see `shoal compare`"
-            )
+    others = [one for one in told if family(one.saved) != family(first.saved)]
+    if not others:
+        return
+    names = names_of([one.run for one in told])
+    lines = differences(dict(zip(names, (one.saved for one in told), strict=True)))
+    said = "; ".join(printable(line, LONGEST) for line in lines[:MOST_LINES])
+    more = f"; and {len(lines) - MOST_LINES} more" if len(lines) > MOST_LINES else ""
+    advice = "report each, or see `shoal compare`"
+    if all(line.startswith("total_timesteps:") for line in lines):
+        advice = (
+            "bring them to one length by `shoal resume RUN --total-timesteps N`, or "
+            + advice
+        )
+    raise ConfigError(
+        f"a report is of one configuration, and these runs differ in more than their seed: {said}{more}; {advice}"
+    )
 
 
 def _table(path: Path) -> dict[str, Any]:
