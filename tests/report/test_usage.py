@@ -17,6 +17,7 @@ from gymnasium import spaces
 import shoal
 from shoal import cli
 from shoal.experiment.explaining import explain_run
+from shoal.report.groups import grouped, read_curve
 from shoal.report.html import write_report
 from shoal.report.signed.signed import write_signed
 from shoal.report.usage import usage
@@ -140,6 +141,19 @@ def test_objects_that_were_handed_over_are_named(kind: str, given: Any, monkeypa
     assert RunDirectory(path).read_origin().handed()  # also after `resume`
     shoal.resume(path, factory=env, policy=policy, panel="none", total_timesteps=768)
     assert len(RunDirectory(path).read_origin().handed()) == 2
+
+
+def test_runs_of_two_policies_are_no_seeds_of_one(given: Any, tmp_path: Path) -> None:
+    """Neither has a setting that names it."""
+    paths = [
+        shoal.train("CartPole-v1", policy=policy, run_dir="runs", panel="none", **TINY).path
+        for policy in (given.Small, given.NAME)
+    ]
+    told = r"policy: handed_module:Small \(.*\), handed_module:Small\(...\) \("
+    with pytest.raises(ConfigError, match=told):
+        write_signed([RunDirectory(path) for path in paths], tmp_path, pdf=False)
+    groups = grouped([read_curve(RunDirectory(path)) for path in paths])
+    assert [group.label for group in groups] == ["policy=handed_module:Small", "policy=handed_module:Small(...)"]
 
 
 def commands_of(text: str) -> list[str]:

@@ -324,7 +324,7 @@ def _finished(root: Path) -> dict[tuple[str, int], RunDirectory]:
     found: dict[tuple[str, int], RunDirectory] = {}
     for run in list_runs(root):
         try:
-            config = run.read_config()
+            config = run.read_shown()
             if "seed" in config and state_of(run) == "finished":
                 found[family(config), config["seed"]] = run
         except (ConfigError, ValueError):

@@ -164,7 +164,7 @@ def read_curve(run: RunDirectory) -> Curve:
             f"{run.path} has no finished episode in its metrics; leave it out, or go on with `shoal resume {run.path}`"
         )
     columns = [_column(lines, name) for name in COLUMNS]
-    config = run.read_config()
+    config = run.read_shown()
     for name, kind in (("env", str), ("algo", str), ("seed", int)):
         if not isinstance(config.get(name), kind):
             raise ConfigError(

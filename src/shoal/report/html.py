@@ -89,7 +89,7 @@ def write_report(run: RunDirectory) -> Path:
     """
     from shoal.report import curves
 
-    config = run.read_config()
+    config = run.read_shown()
     status = run.read_status()
     metrics = read_metrics(run.metrics)
     if metrics.warning:

@@ -88,6 +88,11 @@ class RunDirectory:
         saved.pop(TABLE, None)
         return saved
 
+    def read_shown(self) -> dict[str, Any]:
+        """The settings as pages show and compare them: with the name of a policy that was given as an object."""
+        named = self.read_origin().policy
+        return self.read_config() | ({"policy": named} if named else {})
+
     def read_origin(self) -> Origin:
         """Which run this is and who made it, as config.toml says it."""
         return Origin.of_file(read_toml(self.config, links=False), self.config)

@@ -44,7 +44,7 @@ class Told:
     config: Mapping[str, Any]
     """Nested tables under dotted names."""
     saved: Mapping[str, Any]
-    """As config.toml has them."""
+    """Nested, as config.toml has them."""
     origin: Origin
     """Which run it is, and what objects it was given."""
     status: Mapping[str, Any]
@@ -97,7 +97,7 @@ def _order(told: Told) -> tuple[int, str]:
 
 def read(run: RunDirectory) -> Told:
     """What a run's directory tells; ConfigError where it is damaged."""
-    saved = run.read_config()
+    saved = run.read_shown()
     metrics = read_metrics(run.metrics)
     folder = run.path / FOLDER
     linked = folder.is_symlink()

@@ -93,7 +93,7 @@ def choose(runs: Sequence[RunDirectory]) -> list[RunDirectory]:
     """
     newest: dict[object, RunDirectory] = {}
     for run in runs:
-        config = run.read_config()
+        config = run.read_shown()
         newest[family(config), config.get("seed")] = run
     return list(newest.values())
 
