@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from shoal.experiment.language import on_tasks
 from shoal.experiment.options import CHANGEABLE, CHANGEABLE_PARTS
 from shoal.run.callbacks import tell
-from shoal.run.checkpoint import rolling
+from shoal.run.directory import rolling
 from shoal.run.interrupts import CUT_SHORT
 from shoal.run.records import read_metrics
 from shoal.types import ConfigError

@@ -271,6 +271,12 @@ def _leads_on(folder: Path, *, inside_run: bool) -> bool:
     return not inside_run or not (folder.name in NOT_RUNS or folder.is_symlink())
 
 
+def rolling(folder: Path) -> list[Path]:
+    """Manifests of the rolling checkpoints, oldest first."""
+    named = (path for path in folder.glob("*.json") if path.stem.isdigit())
+    return sorted(path for path in named if path.is_file())
+
+
 @cache
 def versions() -> dict[str, str]:
     """What a run's bits depend on, besides its configuration."""
