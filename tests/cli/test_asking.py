@@ -186,6 +186,6 @@ def test_a_run_that_never_began(tmp_path: Path) -> None:
     (path / "run.json").unlink()
     (path / "starting").touch()
     os.utime(path / "starting", (1, 1))
-    with pytest.raises(ConfigError, match=r"does not run \(it is none that any process has begun\)"):
+    with pytest.raises(ConfigError, match="it is interrupted: its process was killed before it trained"):
         control.pause(RunDirectory(path))
     assert not (path / "pause").exists()

@@ -253,3 +253,24 @@ def test_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_callback_ends_the_run(tmp_path: Path) -> None:
     assert train(callbacks=[stop], run_dir=str(tmp_path)).stop_reason == "reason"
+
+
+@pytest.mark.parametrize("answer", [True, False, np.bool_(0)])
+def test_a_callback_that_answers_is_refused(answer: object, tmp_path: Path) -> None:
+    """At its first call, with what ends a run here."""
+
+    def on_step(run: Any, record: Any) -> Any:
+        calls.append(record)
+        return answer
+
+    calls: list[object] = []
+    said = rf"the callback .*on_step returned {answer}, which ends no run.*run.stop\(reason\) ends a run"
+    with pytest.raises(shoal.ConfigError, match=said):
+        train(callbacks=[on_step], run_dir=str(tmp_path))
+    assert len(calls) == 1
+
+
+def test_a_callback_object_of_theirs_is_refused() -> None:
+    theirs = SimpleNamespace(_on_step=lambda: False)
+    with pytest.raises(shoal.ConfigError, match=r"cannot be called; in the place of _on_step is a function, and run.s"):
+        train(callbacks=[theirs])

@@ -25,6 +25,7 @@ from shoal.envs.observed import observing
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError, check_seed
+from shoal.types.calls import worded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,14 @@ PLACES = {
     "close": "in close():",
 }
 
+FOREIGN = {
+    "warn": "nothing: warnings are part of the report",
+    "skip_render_check": "nothing: rendering is not checked",
+}
+"""Arguments of Stable-Baselines3's `check_env`."""
 
+
+@worded(FOREIGN)
 def check_env(
     env: str | Callable[..., object],
     *,

@@ -91,6 +91,7 @@ def told(
         late: what is said then.
     """
     from shoal.run.control import is_starting
+    from shoal.run.directory import rolling
     from shoal.run.status import is_running
 
     name = printable(run.path)
@@ -103,9 +104,10 @@ def told(
     state = status.get("state", "unknown")
     where = f"at step {status.get('steps', 0):,}"
     if state in ("running", "paused") and not is_running(run):
-        print(
-            f"{name}: its process is gone, {where}; `shoal resume {name}` goes on from its newest checkpoint"
-        )
+        on = "goes on from its newest checkpoint"
+        if not rolling(run.checkpoints):
+            on = "begins it at step 0, as it has no checkpoint"
+        print(f"{name}: its process is gone, {where}; `shoal resume {name}` {on}")
         return NOT_YET
     if state != wanted:
         print(f"{name}: it is {printable(str(state))} by now, {where}")

@@ -23,6 +23,7 @@ from shoal.remote.streams import detail
 from shoal.remote.trust import channel_to
 from shoal.types import ConfigError, EnvError, check_seed, select
 from shoal.types.arguments import flag_of, number_of, object_of, string_of
+from shoal.types.calls import all_worded, worded
 from shoal.types.space_text import difference
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from shoal.types import Spec, Tree
 
 
+@worded()
 def remote_policy(
     address: str,
     *,
@@ -79,6 +81,7 @@ class _Session(NamedTuple):
     action: Batch
 
 
+@all_worded({})
 class RemotePolicy:
     """A policy on a server. One thread acts at a time; other clients have memories of their own."""
 

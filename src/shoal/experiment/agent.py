@@ -24,6 +24,7 @@ from shoal.experiment.applies import check_applies
 from shoal.experiment.controls import check_controls
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import first_policy_of, read_policy
+from shoal.experiment.foreign import FOREIGN_CALLS, FOREIGN_LOAD
 from shoal.experiment.predicting import Predicts
 from shoal.experiment.shown import batch_of, mask_of, starts_of
 from shoal.experiment.staged import Staged
@@ -38,6 +39,7 @@ from shoal.run.origin import Identity
 from shoal.run.record import free_folder, record
 from shoal.types import ConfigError, check_seed, select
 from shoal.types.arguments import flag_of, object_of, path_of, whole_of
+from shoal.types.calls import all_worded, worded
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 GREEDY_EPISODES = 100
 
 
+@worded(FOREIGN_LOAD)
 def load(
     path: str | Path,
     *,
@@ -144,6 +147,7 @@ def _provenance(
     )
 
 
+@all_worded(FOREIGN_CALLS)
 class Agent(Predicts, Staged, Answers):
     """A trained policy, ready to act; `experiment` has the source, settings and objects of its run."""
 

@@ -459,5 +459,8 @@ def _imported(name: str) -> nn.Module | Callable[[Spec], nn.Module]:
             "network={...} changes it"
         )
     if not all(name.partition(":")):
-        raise ConfigError(f"a policy is named package.module:Class, got {name!r}")
+        hint = ""
+        if Path(name).suffix in (".zip", ".pt", ".pth"):
+            hint = "; files of weights are not read: load them into a module, and give that"
+        raise ConfigError(f"a policy is named package.module:Class, got {name!r}{hint}")
     return import_object(name)

@@ -48,6 +48,50 @@ FOREIGN_VALUES = {
     ("target_entropy", "auto"): "the default: leave it out",
 }
 """Words that stand there for numbers."""
+_GREEDY = "greedy"
+_OF_RUN = "nothing: the run knows its environment; shoal.load(run, env_kwargs={...}) changes its keywords"
+_OF_SCORE = (
+    "nothing: `returns` and `lengths` of what evaluate gives are those of each episode"
+)
+FOREIGN_LOAD = {
+    "env": "factory, where the run was given a callable; else the run knows its environment",
+    "device": "nothing: a loaded policy acts on the CPU",
+    "custom_objects": "policy, where the run was given an object",
+    "print_system_info": "nothing: config.toml and run.json of a run hold it",
+    "verbose": "nothing: leave it out",
+}
+"""Arguments with which models are loaded there."""
+FOREIGN_CALLS = {
+    "act": {
+        "observation": "obs",
+        "deterministic": _GREEDY,
+        "state": "agent.predict, or leave it out: the agent keeps it",
+        "episode_start": "start",
+        "action_masks": "action_mask",
+    },
+    "predict": {"observation": "obs", "mask": "episode_start"},
+    "evaluate": {
+        "n_eval_episodes": "episodes",
+        "deterministic": "nothing: evaluation is greedy; agent.record(greedy=False) draws actions",
+        "env": _OF_RUN,
+        "eval_env": _OF_RUN,
+        "model": _OF_RUN,
+        "render": "agent.record_video(path)",
+        "callback": "nothing: leave it out",
+        "reward_threshold": "nothing: compare the mean of what evaluate gives",
+        "return_episode_rewards": _OF_SCORE,
+        "warn": "nothing: leave it out",
+    },
+    "record": {"n_episodes": "episodes", "deterministic": _GREEDY, "env": _OF_RUN},
+    "record_video": {
+        "video_length": "max_steps",
+        "video_folder": "path, of the file",
+        "name_prefix": "path, of the file",
+        "n_envs": "rows",
+        "env": _OF_RUN,
+    },
+}
+"""Arguments of methods of models, of `evaluate_policy` and VecVideoRecorder, by the method here."""
 _SAMPLING = "sampling={{'{}': ...}}"
 FOREIGN_LLM = {
     "reward_funcs": "language={'scorers': [my_module.function, ...]}",

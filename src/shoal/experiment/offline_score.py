@@ -14,6 +14,7 @@ from shoal.experiment.controls import check_controls
 from shoal.memory.log_checks import Expected, folder_of
 from shoal.types import ConfigError
 from shoal.types.arguments import flag_of, number_of
+from shoal.types.calls import worded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from shoal.deploy.offline import OfflineScore
 
 
+@worded()
 def evaluate_offline(
     agent: Agent | str | Path,
     data: str | Path,

@@ -48,6 +48,7 @@ from shoal.run.stage_file import Entry, change_stages, now, read_stages
 from shoal.run.tensors import sha256_of_file
 from shoal.types import ConfigError
 from shoal.types.arguments import object_of, path_of
+from shoal.types.calls import all_worded, worded
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
+@worded()
 def stages(
     agent: Agent | str | Path, *, criteria: Criteria | str | Path | None = None
 ) -> Stages:
@@ -84,6 +86,7 @@ def stages(
     return Stages(agent, criteria or Criteria(), origin)
 
 
+@all_worded({})
 class Stages:
     """Where the policy of a run stands, and what moves it; `print` shows it."""
 

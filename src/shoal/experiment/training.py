@@ -7,12 +7,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from torch import nn
 
 from shoal.envs.factories import name_of
 from shoal.experiment.agent import GREEDY_EPISODES, play
+from shoal.experiment.continued import (
+    check_changed,
+    check_names,
+    length_told,
+)
 from shoal.experiment.engine import engine_of
 from shoal.experiment.experiment import Experiment, with_actors
 from shoal.experiment.explaining import why_unexplained
@@ -20,7 +25,6 @@ from shoal.experiment.first_weights import find_source
 from shoal.experiment.language import on_tasks, save_trained
 from shoal.experiment.learners import check_learners
 from shoal.experiment.offline import find_data
-from shoal.experiment.options import CHANGEABLE, CHANGEABLE_PARTS
 from shoal.experiment.placed import placed
 from shoal.experiment.result import Result
 from shoal.experiment.session import check_device, opened
@@ -205,17 +209,16 @@ def resume(  # noqa: PLR0913 (each is a choice of its own)
             config.toml takes them over. Nothing else may, but what was given as a function be given again.
 
     Raises:
-        ConfigError: no such run, no whole checkpoint of it, another process trains there, or another's code.
+        ConfigError: no such run, no whole checkpoint of it, another process trains there, fewer total_timesteps than
+            are done, or another's code.
         KeyboardInterrupt: as in `train`.
     """
     where = directories.find(path_of("path", path), path_of("run_dir", run_dir))
     where = replace(where, path=where.path.absolute())
     where.check()
-    experiment, config = reopen(
+    before, experiment, config = reopen(
         where, dict(changes), policy=policy, factory=factory, trust=trust
     )
-    check_learners(experiment)
-    check_device(experiment.options.device)
     shown = panel_of(panel)
     with placed(experiment) as (experiment, rows):
         session = opened(
@@ -232,7 +235,8 @@ def resume(  # noqa: PLR0913 (each is a choice of its own)
             if config is not None:
                 where.write_config(config)
             warn_of_other(experiment, factory, run)
-            trained = experiment.algorithm.train(experiment.config, rows, run)
+            with length_told(before, experiment, run):
+                trained = experiment.algorithm.train(experiment.config, rows, run)
             result = conclude(experiment, rows, run, trained, shown, where)
     return uninterrupted(result)
 
@@ -257,11 +261,11 @@ def reopen(
     policy: PolicySource | None,
     factory: Source | None,
     trust: bool,
-) -> tuple[Experiment, dict[str, Any] | None]:
-    """The experiment of a run with the changes of `resume`, and what config.toml is to hold then; None: as it is.
+) -> tuple[Experiment, Experiment, dict[str, Any] | None]:
+    """The experiment of a run, with the changes of `resume`, and what config.toml is to hold then; None: as it is.
 
     Raises:
-        ConfigError: a change of what stays, or names that may not be imported.
+        ConfigError: a change of what stays, fewer steps than are done, or names that may not be imported.
     """
     saved, origin = where.read_config(), where.read_origin()
     functions = [name for name in changes if is_given_again(saved, name, changes)]
@@ -274,55 +278,16 @@ def reopen(
         trust=trust,
         named=named,
     )
-    for name in changes:
-        if name not in (*CHANGEABLE, *CHANGEABLE_PARTS, *functions):
-            raise ConfigError(
-                f"resume cannot change {name!r}, only {', '.join(CHANGEABLE)}; train a new run instead"
-            )
-    _check_parts(changes)
+    check_names(changes, functions)
     experiment = before.changed(**changes)
-    _check_fleet(before, experiment)
-    _check_count(before, experiment)
+    check_changed(before, experiment, where)
+    check_learners(experiment)
+    check_device(experiment.options.device)
     whole = experiment.to_file()
     if whole == before.to_file():
-        return experiment, None
+        return before, experiment, None
     origin = seal_again(origin, saved, whole, given=named)
-    return experiment, whole | origin.table()
-
-
-def _check_parts(changes: Mapping[str, Any]) -> None:
-    """ConfigError for a nested setting that stays."""
-    for name, parts in CHANGEABLE_PARTS.items():
-        given = changes.get(name, {})
-        if not isinstance(given, Mapping):
-            raise ConfigError(
-                f"{name} of a resumed run is a dict of what changes, such as {{{parts[0]!r}: ...}}"
-            )
-        for part in cast("Mapping[str, Any]", given):
-            if part not in parts:
-                raise ConfigError(
-                    f"resume cannot change '{name}.{part}', of {name} only {', '.join(parts)}; train a new run instead"
-                )
-
-
-def _check_fleet(before: Experiment, now: Experiment) -> None:
-    """ConfigError where environments would move between a fleet and this process: their states are of another kind."""
-    was, wanted = before.options.fleet, now.options.fleet
-    if (was is None) != (wanted is None):
-        raise ConfigError(
-            f"this run's fleet is {was!r}, and its checkpoints hold environments as they are there: fleet={wanted!r} "
-            "cannot go on with them; train a new run with init_from instead"
-        )
-
-
-def _check_count(before: Experiment, now: Experiment) -> None:
-    """ConfigError where rows of environments would be shared out anew."""
-    was, wanted = before.options.learners, now.options.learners
-    if was != wanted and not on_tasks(now.algorithm):
-        raise ConfigError(
-            f"this run has learners={was}, and its checkpoints hold the environments of each: learners={wanted} cannot "
-            "go on with them; train a new run with init_from instead"
-        )
+    return before, experiment, whole | origin.table()
 
 
 def uninterrupted(result: Result) -> Result:

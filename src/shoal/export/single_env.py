@@ -10,6 +10,7 @@ import numpy as np
 
 from shoal.envs import native, packages
 from shoal.types import ConfigError, map_tree, select
+from shoal.types.calls import worded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from shoal.types import Tree
 
 
+@worded()
 def make_env(env_id: str, *, env_kwargs: dict[str, Any] | None = None) -> SingleEnv:
     """A built-in environment as one `gymnasium.Env`; `env_kwargs` sets its parameters.
 

@@ -23,6 +23,7 @@ from shoal.remote.settings import Guard, read_token
 from shoal.remote.streams import NAME
 from shoal.remote.trust import OPTIONS, TokenCheck, add_port
 from shoal.types import ConfigError
+from shoal.types.calls import worded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ SPARE_CALLS = 16
 """Calls at a time besides the clients' streams; further ones are refused."""
 
 
+@worded()
 def serve(
     env: str | Callable[..., Any],
     *,

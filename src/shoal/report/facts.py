@@ -13,7 +13,15 @@ import psutil
 
 from shoal.report.cost.telling import cost_line
 from shoal.report.interventions import Interventions, read_interventions
-from shoal.run.control import PAUSE, PAUSED, STARTING, STOP, asked_by, is_starting
+from shoal.run.control import (
+    PAUSE,
+    PAUSED,
+    STARTING,
+    STOP,
+    asked_by,
+    is_starting,
+    was_killed_at_start,
+)
 from shoal.run.directory import find_all
 from shoal.run.records import HUGE
 from shoal.run.status import GOING, is_running
@@ -154,6 +162,8 @@ def facts_of(
             _take_start(found, run)
         elif found.state in GOING:
             _take_process(found, run, status, processors)
+        elif was_killed_at_start(run):
+            found.state, found.reason = "interrupted", "killed at its start"
         found.guard = read_interventions(run)
         found.cost = cost_line(run)
     except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shoal.report.lineage import lineage_of
-from shoal.run.control import STARTING, is_starting
+from shoal.run.control import STARTING, is_starting, was_killed_at_start
 from shoal.run.directory import list_runs
 from shoal.run.status import GOING, is_running
 from shoal.types.text import cell, printable
@@ -35,6 +35,10 @@ COLUMNS = (
 )
 NUMBERS = ("seed", "steps", "return", "seconds")
 """Columns of numbers, which stand to the right and are never broken."""
+INTERRUPTED = "interrupted"
+"""The state of a run whose process is gone."""
+KILLED = "killed at its start"
+"""What the table says where that is so before the run wrote a status."""
 LAST = 5
 """Takeovers of a population that are shown unless all are asked for."""
 
@@ -88,8 +92,10 @@ def state_of(run: RunDirectory) -> str:
     status = run.read_status()
     if is_starting(run):
         return STARTING
+    if was_killed_at_start(run):
+        return INTERRUPTED
     state = str(status.get("state", "unknown"))
-    return "interrupted" if state in GOING and not is_running(run) else state
+    return INTERRUPTED if state in GOING and not is_running(run) else state
 
 
 def console() -> Console:
@@ -107,6 +113,8 @@ def _row(run: RunDirectory, root: Path) -> tuple[list[str], list[str]]:
         config = run.read_config()
         status = run.read_status()
         state = state_of(run)
+        if state == INTERRUPTED and not status:
+            state = KILLED
     except (ValueError, OSError, OverflowError) as error:
         said = str(error) if str(run.path) in str(error) else f"{run.path}: {error}"
         return [where, *[""] * 5, "unreadable", "", date], [printable(said)]

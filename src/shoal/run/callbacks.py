@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast
+
+import numpy as np
 
 from shoal.types import RAISED, ConfigError, misfit, refuse_leaving
 
@@ -30,6 +33,7 @@ class EpisodeEnd:
     """The declared numbers of its last info."""
 
 
+STOPS = "run.stop(reason) ends a run, with a checkpoint"
 Record: TypeAlias = EpisodeEnd | dict[str, float]
 """An episode's end, or a line of metrics as `metrics.jsonl` holds it."""
 
@@ -37,6 +41,7 @@ Record: TypeAlias = EpisodeEnd | dict[str, float]
 class Callback(Protocol):
     """Called at every line of metrics and at every episode's end; `run.stop(reason)` ends the run.
 
+    It returns nothing: True and False, by which other libraries' callbacks go on or stop, are refused.
     A callback may also have `warn(message)`, which gets what a user should be told, `note(message)` for what is no
     trouble, `close()`, and an attribute `episodes` that is false where it does without the ends of episodes.
     """
@@ -56,8 +61,10 @@ def checked(callbacks: object) -> list[Callback]:
     for callback in found:
         name = _name(callback)
         if not callable(callback):
+            foreign = hasattr(callback, "_on_step")
+            hint = f"; in the place of _on_step is a function, and {STOPS}"
             raise ConfigError(
-                f"a callback is called with (run, record), but {name} cannot be called"
+                f"a callback is called with (run, record), but {name} cannot be called{hint if foreign else ''}"
             )
         if why := misfit(callback, None, None):
             hint = (
@@ -83,17 +90,33 @@ def _name(callback: object) -> str:
 
 
 def call(callback: Callback, run: Run, record: Record) -> None:
-    """Calls a callback; an error is told whose it is. ConfigError for StopIteration, which ends no run."""
+    """Calls a callback; an error is told whose it is.
+
+    ConfigError for StopIteration, for True or False, none of which ends a run, and for what would have to be awaited.
+    """
     try:
-        callback(run, record)
+        answer = cast("object", callback(run, record))
     except RAISED as error:
-        refuse_leaving(
-            error,
-            f"the callback {_name(callback)}",
-            "run.stop(reason) ends a run, with a checkpoint",
-        )
+        refuse_leaving(error, f"the callback {_name(callback)}", STOPS)
         error.add_note(f"shoal: raised by the callback {_name(callback)}")
         raise
+    if answer is not None:
+        _check_answer(callback, answer)
+
+
+def _check_answer(callback: Callback, answer: object) -> None:
+    """ConfigError for an answer by which something was meant."""
+    if isinstance(answer, bool | np.bool_):
+        raise ConfigError(
+            f"the callback {_name(callback)} returned {answer}, which ends no run, nor keeps it going (as in "
+            f"Stable-Baselines3): {STOPS}; let it return nothing"
+        )
+    if inspect.isawaitable(answer):
+        if inspect.iscoroutine(answer):
+            answer.close()
+        raise ConfigError(
+            f"the callback {_name(callback)} is async, and nobody awaits it: write a plain function"
+        )
 
 
 def wants_episodes(callback: Callback) -> bool:

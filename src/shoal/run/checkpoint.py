@@ -9,6 +9,7 @@ import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from shoal.run.directory import rolling as rolling
 from shoal.run.directory import versions
 from shoal.run.drafts import sync_folder, write_atomic
 from shoal.run.origin import Identity
@@ -191,12 +192,6 @@ def prune(folder: Path, keep_last: int) -> None:
         manifest.unlink()
     if old:
         _sweep(folder)
-
-
-def rolling(folder: Path) -> list[Path]:
-    """Manifests of the rolling checkpoints, oldest first."""
-    named = (path for path in folder.glob("*.json") if path.stem.isdigit())
-    return sorted(path for path in named if path.is_file())
 
 
 def files_of(manifest: Path) -> list[Path]:

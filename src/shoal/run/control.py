@@ -1,22 +1,24 @@
 """Control: the files by which a person pauses or stops a run, and how a command asks for it and learns what came of it.
 
 An empty file `pause` in a run's directory pauses the run for as long as it is there, and a file `stop` ends it. Only
-whether they are there counts, and whose they are: what is in them is never read.
+whether they are there counts, and whose they are: what is in them is never read. The file `starting` holds which
+process makes ready to train, so that one that was killed is known.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import pwd
 import stat
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from shoal.run.drafts import sync_folder
-from shoal.run.reading import KINDS
-from shoal.run.status import is_running
+from shoal.run.reading import KINDS, read_json
+from shoal.run.status import is_running, is_there, process_here
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +32,10 @@ PAUSE, STOP = "pause", "stop"
 PAUSED = "paused"
 """The state of a run that stands still."""
 STARTING, STARTING_S = "starting", 600.0
-"""The file of a run that makes ready to train, and the longest that takes: an older one is of a killed process."""
+"""The file of a run that makes ready to train, and the longest that takes where its process cannot be asked for: an
+older one is of a killed process."""
+STARTING_BYTES = 4096
+"""What that file may take; shoal's own take some hundred bytes."""
 LOOK_S = 0.1
 """Whoever waits for a run looks at its status once in so many seconds."""
 
@@ -119,20 +124,51 @@ def starting_since(folder: Path) -> int:
         found = (folder / STARTING).lstat()
     except OSError:
         return 0
-    recent = abs(time.time() - found.st_mtime) < STARTING_S
-    return found.st_mtime_ns if stat.S_ISREG(found.st_mode) and recent else 0
+    if not stat.S_ISREG(found.st_mode):
+        return 0
+    going = _starts_here(folder / STARTING)
+    if going is None:
+        going = abs(time.time() - found.st_mtime) < STARTING_S
+    return found.st_mtime_ns if going else 0
+
+
+def was_killed_at_start(run: RunDirectory) -> bool:
+    """Whether the process of a run is gone that made ready to train, and had not written a status yet."""
+    try:
+        left = stat.S_ISREG((run.path / STARTING).lstat().st_mode)
+    except OSError:
+        return False
+    return left and not is_starting(run) and not run.read_status()
+
+
+def _starts_here(path: Path) -> bool | None:
+    """Whether the process that a file `starting` names is there; None where the file or the machine does not tell."""
+    try:
+        said = read_json(path, at_most=STARTING_BYTES)
+    except (
+        OSError,
+        ValueError,
+    ):  # empty, as those of earlier versions, or a stranger's
+        return None
+    if not isinstance(said, dict):
+        return None
+    told = cast("dict[str, object]", said)
+    pid, started = told.get("pid"), told.get("process_started")
+    if told.get("host") != platform.node() or not isinstance(pid, int):
+        return None
+    return is_there(pid, started) if isinstance(started, float) else None
 
 
 @contextmanager
 def announced(folder: Path) -> Generator[None]:
-    """Has a run's directory say that it starts, until it is `begun`, or this block is left.
+    """Has a run's directory say that it starts, and in which process, until it is `begun`, or this block is left.
 
     Where something else has that name, nobody can ask it before it runs.
     """
     path = folder / STARTING
     with suppress(ConfigError):
         withdraw(path)
-        _place(path)
+        _place(path, json.dumps(process_here()).encode())
     try:
         yield
     finally:
@@ -158,17 +194,24 @@ def _check_runs(run: RunDirectory) -> None:
         )
     if state in ("running", PAUSED):
         state = "interrupted: its process is gone"
+    if was_killed_at_start(run):
+        state = "interrupted: its process was killed before it trained"
     raise ConfigError(
         f"{run.path} does not run (it is {state}), so there is nothing to ask of it"
     )
 
 
-def _place(path: Path) -> None:
-    """Makes an empty file, whosever it is then; ConfigError where that is not allowed."""
+def _place(path: Path, data: bytes = b"") -> None:
+    """Makes a file, whosever it is then, and writes `data` into it; ConfigError where that is not allowed."""
     asked_by(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        os.close(os.open(path, flags, 0o644))
+        handle = os.open(path, flags, 0o644)
+        try:
+            if data:
+                os.write(handle, data)
+        finally:
+            os.close(handle)
         sync_folder(path.parent)
     except OSError as error:
         raise ConfigError(

@@ -220,8 +220,30 @@ def find_all(path: str | Path, root: Path) -> list[RunDirectory]:
         said = ", ".join(str(run.path) for run in named)
         raise ConfigError(f"several runs are called {path}: {said}; give a path")
     if not named:
+        _refuse_file(Path(path), root)
         raise ConfigError(f"no run at {path}; `shoal runs` lists them")
     return named
+
+
+def _refuse_file(path: Path, root: Path) -> None:
+    """ConfigError where a path is of a file, or names a zip (their suffix may be left out): runs are folders."""
+    zipped = f"{path}.zip"
+    names = (path, root / path, Path(zipped), root / zipped)
+    file = next((name for name in names if name.is_file()), None)
+    if file is None and path.suffix != ".zip":
+        return
+    file = file or path
+    if file.suffix == ".zip":
+        raise ConfigError(
+            f"{file} is no run: zips, such as Stable-Baselines3's models, are not read. A run is a folder that "
+            "`shoal train` wrote: train one here; or load the zip with Stable-Baselines3, copy its weights into a "
+            "torch module of your own and begin with that: shoal.train(env, policy=module)"
+        )
+    run = next((folder for folder in file.parents if is_run(folder)), None)
+    hint = "give the folder that `shoal train` wrote; `shoal runs` lists them"
+    if run is not None:
+        hint = f"it lies in the run {run}: give that"
+    raise ConfigError(f"{file} is a file, and a run is a folder: {hint}")
 
 
 def is_run(folder: Path) -> bool:
@@ -252,6 +274,12 @@ def _leads_on(folder: Path, *, inside_run: bool) -> bool:
     if folder.name.startswith("."):
         return False
     return not inside_run or not (folder.name in NOT_RUNS or folder.is_symlink())
+
+
+def rolling(folder: Path) -> list[Path]:
+    """Manifests of the rolling checkpoints, oldest first."""
+    named = (path for path in folder.glob("*.json") if path.stem.isdigit())
+    return sorted(path for path in named if path.is_file())
 
 
 @cache

@@ -36,9 +36,7 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
         "return": float(np.mean(returns)) if returns else None,
         "seconds": seconds,
         "stop_reason": run.stop_reason,
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "process_started": psutil.Process().create_time(),
+        **process_here(),
         "usage": run.usage.now(run.meter.halt.stood_s),
         "versions": versions(),
     }
@@ -63,7 +61,25 @@ def is_running(run: RunDirectory) -> bool:
     """
     status = run.read_status()
     pid, started = status.get("pid"), status.get("process_started")
-    if status.get("state") not in GOING or pid is None or pid >= 2**31:
+    if status.get("state") not in GOING or pid is None:
+        return False
+    if started is not None:
+        return is_there(pid, started)
+    return pid != 1 and is_there(pid, None, by=run.status.stat().st_mtime)
+
+
+def process_here() -> dict[str, Any]:
+    """This process, as files of a run name it: another one with its number began at another time."""
+    return {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(),
+    }
+
+
+def is_there(pid: int, started: float | None, *, by: float = 0.0) -> bool:
+    """Whether the process of a number that `started` then (where that is not known, before `by`) is there still."""
+    if not 0 < pid < 2**31:
         return False
     try:
         process = psutil.Process(pid)
@@ -73,5 +89,5 @@ def is_running(run: RunDirectory) -> bool:
     except psutil.Error:
         return False
     if started is None:
-        return pid != 1 and created <= run.status.stat().st_mtime + SAME_S
+        return created <= by + SAME_S
     return abs(created - started) <= SAME_S

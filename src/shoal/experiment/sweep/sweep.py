@@ -39,6 +39,7 @@ from shoal.experiment.sweep.teller import Teller
 from shoal.run.reading import check_folder, read_toml
 from shoal.types import ConfigError
 from shoal.types.arguments import path_of, string_of
+from shoal.types.calls import worded
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -56,6 +57,7 @@ LOCK_S = 10.0
 """For so long the processes of a sweep that was killed are waited for; they end within milliseconds."""
 
 
+@worded()
 def sweep(
     source: str | Path | Mapping[str, Any],
     *,

@@ -61,6 +61,8 @@ def interrupted(run: Evidence) -> Finding | None:
     else:
         return None
     advice = "`shoal resume RUN` goes on from its newest checkpoint"
+    if run.number("checkpoints") == 0:
+        advice = "there is no checkpoint: `shoal resume RUN` begins it at step 0"
     return Finding("interrupted", ENDED, what, advice, _progress(run))
 
 

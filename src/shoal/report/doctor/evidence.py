@@ -14,6 +14,7 @@ from shoal.report.run_table import state_of
 from shoal.report.timelines import engine_of
 from shoal.run.bottleneck import Spent
 from shoal.run.control import STARTING
+from shoal.run.directory import rolling
 from shoal.run.guard.notes import Notes, read_notes
 from shoal.run.records import read_metrics
 from shoal.run.status import GOING
@@ -36,7 +37,7 @@ class Evidence:
     config: Mapping[str, Any]
     """Its settings, nested tables under dotted names."""
     status: Mapping[str, Any]
-    """Its run.json, with the state as it is now."""
+    """Its run.json, with the state as it is now and how many checkpoints there are, where that is known."""
     lines: Sequence[Mapping[str, Any]]
     """Of metrics.jsonl."""
     damage: str = ""
@@ -53,7 +54,8 @@ class Evidence:
             ConfigError: it is none, or damaged.
         """
         config = run.read_config()
-        status = run.read_status() | {"state": state_of(run)}
+        kept = len(rolling(run.checkpoints))
+        status = run.read_status() | {"state": state_of(run), "checkpoints": kept}
         metrics = read_metrics(run.metrics)
         return cls(
             flat(config),
