@@ -196,6 +196,7 @@ class Loop:
         self.run.meter.halt.at_risk = not kept and self._ranks is None
         self._watching.write()
         self.run.meter.start()
+        self.run.steps_at_begin = self.stream.env_steps
         self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
         self._saved_at = time.monotonic()
 
