@@ -199,6 +199,7 @@ CAUSES: list[Callable[[], Any]] = [
     lambda: resume(train(), learning_rate=1.0),
     lambda: shoal.load(train(Broken).path),
     lambda: shoal.load(train(policy=Wider).path),
+    lambda: shoal.load(train(policy=train(network={"hidden": (8,)}).policy).path),
     lambda: train(init_from=train().path, network={"hidden": (8,)}),
     called_the_same,
     copied,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import shoal
+from shoal.experiment import training
 from shoal.run.bottleneck import Engine, Spent, bottleneck
 
+MEANWHILE = '; --schedule async (schedule="async" in Python) learns meanwhile'
+WORKERS = '--backend workers (backend="workers" in Python) steps Python environments on all 4 cores'
 ASYNC: dict[str, Any] = {"schedule": "async", "actors": 2, "num_envs": 8, "cores": 4}
 CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], str]] = [
     (
@@ -32,8 +40,7 @@ CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], 
         {"environment": 8.0, "acting": 1.0, "learning": 0.5},
         None,
         {"backend": "serial", "num_envs": 8, "cores": 4},
-        "stepping the environments takes 80 % of the time: backend=workers steps Python environments on all 4 cores; "
-        "schedule=async learns meanwhile",
+        "stepping the environments takes 80 % of the time: " + WORKERS + MEANWHILE,
     ),
     (
         {"environment": 8.0},
@@ -46,29 +53,26 @@ CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], 
         {"environment": 8.0},
         None,
         {"backend": "workers", "num_workers": 2, "num_envs": 8, "cores": 4},
-        "stepping the environments takes 80 % of the time: raise num_workers, up to one for each of the 4 cores; "
-        "schedule=async learns meanwhile",
+        "stepping the environments takes 80 % of the time: raise num_workers, up to one for each of the 4 cores"
+        + MEANWHILE,
     ),
     (
         {"environment": 8.0},
         None,
         {"backend": "workers", "num_envs": 8, "cores": 4},
-        "stepping the environments takes 80 % of the time: each core has a worker already; schedule=async learns "
-        "meanwhile",
+        "stepping the environments takes 80 % of the time: each core has a worker already" + MEANWHILE,
     ),
     (
         {"environment": 8.0},
         None,
         {"backend": "native", "num_threads": 1, "num_envs": 8, "cores": 4},
-        "stepping the environments takes 80 % of the time: raise num_threads, up to 4, or set actors; schedule=async "
-        "learns meanwhile",
+        "stepping the environments takes 80 % of the time: raise num_threads, up to 4, or set actors" + MEANWHILE,
     ),
     (
         {"environment": 8.0},
         (0.8, 0.1),
         ASYNC | {"schedule": "sync"},
-        "stepping the environments takes 80 % of the time: raise actors, up to one for each of the 4 cores; "
-        "schedule=async learns meanwhile",
+        "stepping the environments takes 80 % of the time: raise actors, up to one for each of the 4 cores" + MEANWHILE,
     ),
     (
         {"acting": 6.1, "learning": 2.0},
@@ -146,6 +150,55 @@ def test_sentences(
     assert bottleneck(Spent(10.0, seconds, learner, actors), Engine(**engine)) == said
 
 
+@pytest.mark.parametrize(
+    ("steps", "num_envs", "short"),
+    [(0, 8, ""), (80_000, 8, ""), (400_000, 8, ""), (4_000_000, 8, "2"), (600_000, 8, "13"), (600_000, 64, "")],
+)
+def test_worker_processes_are_for_steps_that_take_a_while(steps: int, num_envs: int, short: str) -> None:
+    """8 s for so many steps: on 4 cores three quarters of a step of all rows must be more than 100 us."""
+    spent = Spent(10.0, {"environment": 8.0}, steps=steps)
+    engine = Engine(backend="serial", num_envs=num_envs, cores=4)
+    how = WORKERS
+    if short:
+        how = f"a step takes {short} us, too short for the backend workers, whose processes exchange every step; "
+        how += "actors (4 for these cores) collect whole rollouts apart"
+    assert bottleneck(spent, engine) == f"stepping the environments takes 80 % of the time: {how}{MEANWHILE}"
+
+
+def test_a_schedule_that_is_there_is_not_advised() -> None:
+    said = bottleneck(Spent(10.0, {"environment": 8.0}), Engine(schedule="async", max_staleness=0, num_envs=4, cores=4))
+    assert said.endswith("on all 4 cores; a max_staleness of 1 or more learns meanwhile")
+
+
+def test_advice_of_the_command_line_is_taken(run_dir: Path) -> None:
+    """Each spelling, as the command line and Python have it."""
+    tiny: Any = {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "total_timesteps": 128, "final_episodes": 0}
+    tiny["stop_at"] = math.inf
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items()]
+    for advice in ("--backend workers", "--schedule async", "--actors 2"):
+        command = ["train", "CartPole-v1", *advice.split(), *flags, "--run-dir", str(run_dir), "--no-report", "--json"]
+        done = subprocess.run([sys.executable, "-m", "shoal", *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        name, value = advice.removeprefix("--").split()
+        given: Any = {name: int(value) if value.isdigit() else value}
+        shoal.train("CartPole-v1", run_dir=run_dir, panel="none", **tiny, **given)
+
+
+def test_a_run_counts_the_steps_of_its_own_process(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went before it was resumed took none of its time."""
+    seen: list[float] = []
+
+    def noted(spent: Spent, engine: Engine) -> str:
+        seen.append(spent.steps)
+        return ""
+
+    monkeypatch.setattr(training, "bottleneck", noted)
+    tiny: Any = {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "final_episodes": 0, "panel": "none"}
+    path = shoal.train("CartPole-v1", run_dir=run_dir, total_timesteps=256, **tiny).path
+    shoal.resume(path, total_timesteps=384, panel="none")
+    assert seen == [256, 128]
+
+
 def test_a_second_tells_nothing() -> None:
     assert bottleneck(Spent(1.0, {"learning": 0.9}), Engine()) == ""
 
@@ -166,5 +219,6 @@ def test_spent_by_metrics() -> None:
     assert spent.seconds["acting"] == 0.0
     assert spent.actors_wait == pytest.approx(0.3)
     assert spent.learner_waits == 0.5
+    assert spent.steps == 2
     assert Spent.of_lines(lines[:1]) is None
     assert Spent.of_lines([]) is None

@@ -321,12 +321,13 @@ def conclude(
     policy = kept[0]
     if on_tasks(experiment.algorithm):
         save_trained(policy, where)
-    found = bottleneck(Spent.of_meter(run.meter), engine_of(experiment, rows))
+    status = where.read_status()
+    spent = Spent.of_meter(run.meter, status["steps"] - run.steps_at_begin)
+    found = bottleneck(spent, engine_of(experiment, rows))
     close_rows(rows, run)
     stop_at = run.settings.stop_at
     threshold = None if stop_at == math.inf else stop_at
     begun = time.perf_counter()
-    status = where.read_status()
     status |= {"threshold": threshold, "ended_at": time.time()}
     status["stop_reason"] = run.stop_reason
     given = experiment.options.final_episodes

@@ -16,6 +16,10 @@ MUCH = 0.25
 """A share of the time from which on waiting is worth a word."""
 SHORTEST_S = 2.0
 """Of training, that its shares may tell anything."""
+EXCHANGE_S = 1e-4
+"""What handing all rows to worker processes for a step and back may take, rather too much than too little (55 us for 8
+rows and 75 us for 32, measured on two cores): stepping side by side must save more."""
+MEANWHILE = '--schedule async (schedule="async" in Python) learns meanwhile'
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +70,15 @@ class Spent:
     """Share of their time in which actors waited to be asked."""
     exchange: float | None = None
     """Share of its time in which the first of several learners waited for the others; None for one alone."""
+    steps: float = 0
+    """Of environments, which were taken meanwhile; 0 where nobody knows."""
 
     @classmethod
-    def of_meter(cls, meter: Meter) -> Spent:
-        """As a run has measured it."""
+    def of_meter(cls, meter: Meter, steps: float = 0) -> Spent:
+        """As a run has measured it, which took so many steps meanwhile."""
         names = ("speed/learner_waits", "speed/actors_wait", "speed/exchange")
         waits = map(meter.mean, names)
-        return cls(meter.elapsed(), dict(meter.seconds), *waits)
+        return cls(meter.elapsed(), dict(meter.seconds), *waits, steps=steps)
 
     @classmethod
     def of_lines(cls, lines: Sequence[Mapping[str, Any]]) -> Spent | None:
@@ -93,7 +99,13 @@ class Spent:
             _mean(timed, "speed/learner_waits"),
             _mean(timed, "speed/actors_wait"),
             _mean(timed, "speed/exchange"),
+            _grown(begin, end, "step"),
         )
+
+    @property
+    def step_s(self) -> float | None:
+        """What a step of one environment took; None where nobody knows."""
+        return self.seconds.get("environment", 0.0) / self.steps if self.steps else None
 
     def share(self, *activities: str) -> float:
         """The part of the time that activities took."""
@@ -126,7 +138,7 @@ def bottleneck(spent: Spent, engine: Engine) -> str:
     said = _percent(shares[most])
     match most:
         case "stepping":
-            return f"stepping the environments takes {said} of the time: {_for_steps(engine)}"
+            return f"stepping the environments takes {said} of the time: {_for_steps(engine, spent.step_s)}"
         case "acting":
             return (
                 f"acting takes {said} of the time: raise num_envs, so that more rows share a forward pass, or make the "
@@ -148,8 +160,8 @@ def _of_task(spent: Spent, engine: Engine) -> str:
     """What a run of a language model spent most of its time on."""
     advice = {
         "environment": "judging answers: raise language.scorer_workers",
-        "acting": 'drawing answers: schedule="async" draws them while the model learns, more language.slots draw more '
-        "at a time",
+        "acting": 'drawing answers: --schedule async (schedule="async" in Python) draws them while the model learns, '
+        "more language.slots draw more at a time",
         "waiting": "waiting for the sampler: raise max_staleness or language.slots",
         "learning": "learning: shorter answers, a LoRA or a GPU shorten it",
     }
@@ -186,10 +198,12 @@ def _of_waits(learner: float, actors: float, engine: Engine) -> str:
     return f"{shares}: neither waits for long; a cheaper environment or more cores move the rest"
 
 
-def _for_steps(engine: Engine) -> str:
-    """What makes stepping take less of the time, where nothing is learned meanwhile."""
-    meanwhile = "schedule=async learns meanwhile"
+def _for_steps(engine: Engine, step_s: float | None) -> str:
+    """What makes stepping take less of the time, where nothing is learned meanwhile; `step_s`: of one environment."""
     several = min(engine.cores, engine.num_envs)
+    meanwhile = MEANWHILE
+    if engine.schedule == "async":
+        meanwhile = "a max_staleness of 1 or more learns meanwhile"
     if engine.actors:
         if engine.actors < several:
             return f"raise actors, up to one for each of the {engine.cores} cores; {meanwhile}"
@@ -205,11 +219,18 @@ def _for_steps(engine: Engine) -> str:
             return f"raise num_workers, up to one for each of the {engine.cores} cores; {meanwhile}"
         return f"each core has a worker already; {meanwhile}"
     if several > 1:
-        return (
-            f"backend=workers steps Python environments on all {engine.cores} cores; "
-            f"{meanwhile}"
-        )
+        return f"{_side_by_side(engine, several, step_s)}; {meanwhile}"
     return "there is one core or environment; a faster environment, or more cores and num_envs, move it"
+
+
+def _side_by_side(engine: Engine, several: int, step_s: float | None) -> str:
+    """What steps Python environments on several cores: worker processes, unless steps are too short for them."""
+    if step_s is None or engine.num_envs * step_s * (1 - 1 / several) > EXCHANGE_S:
+        return f'--backend workers (backend="workers" in Python) steps Python environments on all {engine.cores} cores'
+    return (
+        f"a step takes {1e6 * step_s:.2g} us, too short for the backend workers, whose processes exchange every step; "
+        f"actors ({several} for these cores) collect whole rollouts apart"
+    )
 
 
 def _number(line: Mapping[str, Any], name: str) -> float | None:

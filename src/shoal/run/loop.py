@@ -197,7 +197,7 @@ class Loop:
         self._watching.write()
         self.run.meter.start()
         self._last_line = (self.stream.env_steps, self.run.meter.elapsed())
-        self._saved_at = time.monotonic()
+        self.run.steps_at_begin, self._saved_at = self._last_line[0], time.monotonic()
 
     def batches(self) -> Generator[Any]:
         """Batches until a stop condition holds; continues from the newest checkpoint before the first."""

@@ -108,8 +108,8 @@ class Run:
         self.updates, self.stop_reason, self.interrupted_by = 0, "", ""
         self.memory = Insertion()
         """Where steps from outside enter the replay memory."""
-        self.steps_before = 0
-        """Environment steps before the batch at hand."""
+        self.steps_before = self.steps_at_begin = 0
+        """Environment steps before the batch at hand, and before the first one of this process."""
         self.usage = Usage(directory)
         self._log, self._policy, self.rules = log, policy, rules
         self._writer = writer_of(directory, settings)
