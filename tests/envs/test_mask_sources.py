@@ -215,7 +215,7 @@ def test_masks_under_another_name_are_said(kind: Any, name: str, backend: str) -
         return SyncVectorEnv([kind] * num_envs)
 
     env = make(rows if backend == "vector" else kind, 2, backend=backend)
-    with pytest.warns(UserWarning, match=rf"\['{name}'\] looks like a mask .*Call it 'action_mask'"):
+    with pytest.warns(UserWarning, match=rf"\['{name}'\] looks like a mask .*call it 'action_mask'"):
         env.reset(0)
     env.reset(1)
     assert not env.spec.masked

@@ -112,6 +112,40 @@ def test_what_would_change_nothing_is_refused(settings: dict[str, Any], spaces: 
 
 
 @pytest.mark.parametrize(
+    ("algo", "settings", "seen", "said"),
+    [
+        ("sac", {"network": {"image": "nature"}}, BOX, r"network\.image='nature'.*no observation of a:b goes"),
+        ("td3", {"network": {"image": "flat"}}, BOX, r"network\.image='flat'.*no observation of a:b goes"),
+        ("ppo_sac", {"network": {"precision": "bfloat16"}}, BOX, r"network\.precision='bfloat16'"),
+        ("sac", {"network": {"hidden": (9,)}}, IMAGE, r"network\.hidden=\(9,\).*straight to the heads"),
+        ("td3", {"network": {"hidden": (), "activation": "tanh"}}, BOX, r"network\.activation='tanh'.*no layer"),
+        ("sac", {"autotune": False, "target_entropy": -2.0}, BOX, r"target_entropy=-2\.0.*autotune is off"),
+        ("td3", {"policy_noise": 0.0, "noise_clip": 0.1}, BOX, r"noise_clip=0\.1.*policy_noise is 0"),
+        ("td3", {"noise_clip": 0.0, "policy_noise": 0.1}, BOX, r"policy_noise=0\.1.*noise_clip is 0"),
+    ],
+)
+def test_what_changes_nothing_of_an_actor_with_critics_is_refused(
+    algo: str, settings: dict[str, Any], seen: Any, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check(settings, algo=algo, seen=seen, action=BOX)
+
+
+@pytest.mark.parametrize(
+    ("algo", "settings", "seen"),
+    [
+        ("sac", {"network": {"image": "impala", "precision": "bfloat16", "num_critics": 3}}, IMAGE),
+        ("sac", {"network": {"hidden": (9,), "activation": "tanh"}, "target_entropy": -2.0}, BOX),
+        ("sac", {"autotune": False, "ent_coef": 0.1}, BOX),
+        ("td3", {"policy_noise": 0.0}, BOX),
+        ("td3", {"policy_noise": 0.1, "noise_clip": 0.1}, BOX),
+    ],
+)
+def test_what_an_actor_with_critics_takes_is_not_refused(algo: str, settings: dict[str, Any], seen: Any) -> None:
+    check(settings, algo=algo, seen=seen, action=BOX)
+
+
+@pytest.mark.parametrize(
     ("settings", "spaces"),
     [
         ({}, {}),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -167,6 +168,21 @@ def test_another_protocol(server: Server) -> None:
     asked = [wire.Request(number=1, open=wire.OpenRequest(protocol=99, num_envs=1))]
     (reply,) = spoken(service, asked)
     assert "speaks protocol 2, the client 99" in reply.failure.text
+
+
+def test_what_an_environment_raises_while_it_is_made_for_a_client_is_told() -> None:
+    """The server could make the one that it describes; those of a client it cannot."""
+    made = [0]
+
+    def once() -> Any:
+        made[0] += 1
+        if made[0] > 1:
+            raise RuntimeError("there is one simulator")
+        return gym.make("CartPole-v1").unwrapped
+
+    words = r"its environments cannot be made \(RuntimeError: there is one simulator\)$"
+    with shoal.serve(once, num_envs=2) as server, pytest.raises(ConfigError, match=words):
+        shoal.train(f"grpc://{server.address}", num_envs=2, total_timesteps=256, panel="none")
 
 
 def test_requests_out_of_order_are_refused() -> None:

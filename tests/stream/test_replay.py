@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.optim import Adam
 
-from shoal.algos import dqn
+from shoal.algos import dqn, sac, td3
 from shoal.envs.registry import make
 from shoal.learn.acting import Acting, PlanActor, TorchActor
 from shoal.learn.learner import Learner
@@ -237,3 +237,14 @@ def test_a_run_ends_with_all_of_its_updates() -> None:
     _, logged = single_run.train(dqn, cfg, env, updates=100)
     assert logged["step"][-1] == 2_000
     assert logged["update"][-1] == 375
+
+
+@pytest.mark.parametrize(("algorithm", "env_id"), [(dqn, "CartPole-v1"), (sac, "Pendulum-v1"), (td3, "Pendulum-v1")])
+@pytest.mark.parametrize("starts", [0, 3])
+def test_learning_begins_where_a_step_has_one_behind_it(algorithm: Any, env_id: str, starts: int) -> None:
+    """Of one step of each of 4 rows nothing can be drawn; later all that they allow is: 60 steps, 4 of each."""
+    cfg = algorithm.Config(batch_size=16, replay=Replay(learning_starts=starts, samples_per_insert=4), num_steps=1)
+    env = make(env_id, 4)
+    _, logged = single_run.train(algorithm, cfg, env, total_timesteps=60)
+    assert logged["step"][-1] == 60
+    assert logged["update"][-1] == (60 - starts) * 4 // 16

@@ -16,6 +16,7 @@ import gymnasium as gym
 from shoal.check.phases import Phase, phases, shared_phases
 from shoal.check.report import Report, duration, shown
 from shoal.check.rows import close_all
+from shoal.check.told import note_heard
 from shoal.check.trial import Trial
 from shoal.check.watch import TimeUp, place, within
 from shoal.envs import packages
@@ -23,6 +24,7 @@ from shoal.envs.factories import factory_of, import_object
 from shoal.envs.libraries.gymnasium_vector import make as make_vector
 from shoal.envs.observed import observing
 from shoal.envs.preprocessing import Preprocessing
+from shoal.envs.told import Told, hearing
 from shoal.envs.workers.settings import Workers
 from shoal.types import ConfigError, EnvError, check_seed
 from shoal.types.calls import worded
@@ -92,14 +94,25 @@ def check_env(
     check_seed(seed)
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
     began = time.perf_counter()
-    trial = _trial(env, name, dict(env_kwargs or {}), steps, seed, backend)
-    _observe(trial, preprocessing or Preprocessing(), backend)
-    trial.startup_s = time.perf_counter() - began
-    workers: Workers | None = None
-    if backend == "workers":
-        workers = Workers(num_workers=NUM_PROCESSES, step_timeout_s=timeout_s)
+    heard: list[Told] = []
+    with hearing(heard):
+        trial = _trial(env, name, dict(env_kwargs or {}), steps, seed, backend)
+        _observe(trial, preprocessing or Preprocessing(), backend)
+        trial.startup_s = time.perf_counter() - began
+        workers: Workers | None = None
+        if backend == "workers":
+            workers = Workers(num_workers=NUM_PROCESSES, step_timeout_s=timeout_s)
+        unreached = _run_all(trial, phases(workers), timeout_s, hard=hard)
+    note_heard(trial.found, heard)
+    return _report(trial, unreached, began)
+
+
+def _run_all(
+    trial: Trial, planned: Sequence[Phase], timeout_s: float, *, hard: bool
+) -> list[str]:
+    """Runs phases until nothing more can be checked, and closes; the titles of those that were not reached."""
     unreached: list[str] = []
-    making, *rest = phases(workers)
+    making, *rest = planned
     if not _run(trial, making, timeout_s, hard=hard):
         trial.blocked = True
     if trial.is_game or trial.vector is not None:
@@ -110,7 +123,7 @@ def check_env(
         elif not _run(trial, phase, timeout_s, hard=hard):
             trial.blocked = True
     _run(trial, Phase("close", 0.0, _close), timeout_s, hard=hard)
-    return _report(trial, unreached, began)
+    return unreached
 
 
 def _check_usage(env: object, steps: int, timeout_s: float, backend: str) -> None:

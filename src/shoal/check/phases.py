@@ -23,6 +23,7 @@ from shoal.check.trial import REPEAT_S, close_rows
 from shoal.check.values import check_spaces
 from shoal.check.workers import check_workers
 from shoal.envs.agents.games import is_game
+from shoal.envs.lasting import warn_of_lasting
 from shoal.envs.python_env import check_alike, close_all
 from shoal.envs.workers.processes import START_S
 from shoal.envs.workers.rows import make as make_workers
@@ -84,6 +85,7 @@ def make_two(trial: Trial) -> None:
     first = trial.factory()
     trial.envs.append(first)
     trial.startup_s += time.perf_counter() - began
+    warn_of_lasting(first, trial.name)
     if is_game(first):
         trial.is_game = True
         close_all(trial.envs)

@@ -13,6 +13,7 @@ Verdict = Literal["ok", "warning", "error"]
 
 CHECKS = (
     "make",
+    "wrappers",
     "spaces",
     "dtype",
     "reset",

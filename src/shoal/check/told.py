@@ -10,12 +10,16 @@ import numpy as np
 from shoal.envs.names import declared_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import gymnasium as gym
 
     from shoal.check.play import Played
     from shoal.check.report import Findings
+    from shoal.envs.told import Told
 
 MOST_SHOWN = 12
+MOST_TOLD = 3
 
 
 def check_told(
@@ -42,6 +46,16 @@ def check_told(
     if played.steps and played.costs == played.steps:
         says = "each step's info has a `cost`: training with --preprocessing.cost-key cost reads it"
         found.ok("cost", says)
+
+
+def note_heard(found: Findings, heard: Sequence[Told]) -> None:
+    """Warns of what training warns of too: all of one check in one finding."""
+    for check in dict.fromkeys(told.check for told in heard):
+        own = [told for told in heard if told.check == check]
+        seen = list(dict.fromkeys(told.says for told in own))
+        says = "; ".join(seen[:MOST_TOLD])
+        advice = "; ".join(dict.fromkeys(told.advice for told in own))
+        found.warn(check, says, advice)
 
 
 def has_cost(info: object) -> bool:

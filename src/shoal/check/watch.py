@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 import traceback
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -122,7 +124,10 @@ def _left_behind(limit_s: float, call: Callable[[], T], beat: Callable[[], int])
         except BaseException as error:  # it is raised again in the thread that asked
             raised.append(error)
 
-    thread = threading.Thread(target=run, name="shoal check-env", daemon=True)
+    within_context = partial(copy_context().run, run)
+    thread = threading.Thread(
+        target=within_context, name="shoal check-env", daemon=True
+    )
     thread.start()
     before, now = -1, beat()
     while thread.is_alive() and now != before:

@@ -8,7 +8,6 @@ import inspect
 import pkgutil
 import re
 import sys
-import warnings
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +18,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from shoal.envs import native
 from shoal.envs.agents.games import is_game
-from shoal.envs.told import is_told
+from shoal.envs.told import is_told, tell
 from shoal.types import ConfigError, misfit, refuse_leaving
 from shoal.types.leaving import LEAVES
 
@@ -227,10 +226,11 @@ def _warn_of_limit(factory: object, name: str) -> None:
     if not limited:
         return
     newest = max(limited, key=lambda registered: registered.version or 0)
-    warnings.warn(
+    tell(
+        "time-limit",
         f"{name} itself has no time limit; {newest.id!r}, as which it is registered, ends episodes after "
-        f"{newest.max_episode_steps} steps. Pass that id, or preprocessing={{'max_episode_steps': ...}}",
-        stacklevel=2,
+        f"{newest.max_episode_steps} steps",
+        "pass that id, or preprocessing={'max_episode_steps': ...}",
     )
 
 

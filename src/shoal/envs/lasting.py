@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
-from shoal.envs.told import is_told
+from shoal.envs.told import is_told, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +36,8 @@ def warn_of_lasting(env: object, name: str) -> None:
     if is_told():
         return
     for said in dict.fromkeys(find_lasting(env)):
-        warnings.warn(f"{name}: {said}", stacklevel=3)
+        says, _, advice = said.rpartition("; ")
+        tell("wrappers", f"{name}: {says}", advice)
 
 
 def find_lasting(env: object) -> Iterator[str]:

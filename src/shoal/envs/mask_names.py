@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from gymnasium import spaces
 
-from shoal.envs.told import is_told
+from shoal.envs.told import is_told, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,10 +40,11 @@ def warn_of_names(reader: MaskReader, info: object, count: int) -> None:
     if is_told():
         return
     for where, name in _found(reader, info, count):
-        warnings.warn(
+        tell(
+            "masks",
             f"{reader.spec.env_id}: {where}[{name!r}] looks like a mask of the actions, but is not read as one: every "
-            "action may be chosen. Call it 'action_mask' (a method of the environment: action_masks)",
-            stacklevel=4,
+            "action may be chosen",
+            "call it 'action_mask' (a method of the environment: action_masks)",
         )
 
 

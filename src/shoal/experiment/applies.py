@@ -20,7 +20,7 @@ from shoal.math.permutation import check_reachable
 from shoal.memory.settings import Replay
 from shoal.nets.encoder import MOST_FLAT
 from shoal.nets.images import image_net
-from shoal.nets.network import Network, QNet
+from shoal.nets.network import ActorCriticNet, Network, QNet
 from shoal.remote.address import is_address
 from shoal.run.exploit import level_of
 from shoal.run.guard.settings import RULES_OF
@@ -177,6 +177,7 @@ def _idle(experiment: Experiment, spec: Spec) -> Iterator[tuple[str, str]]:
     yield from _idle_of_run(experiment, spec)
     yield from _idle_agents(experiment)
     yield from _idle_schedules(experiment.config)
+    yield from _idle_critics(experiment.config, spec)
     yield from _idle_shards(experiment, spec)
     yield from _idle_replay(experiment.config)
     yield from _idle_explorers(experiment.config, spec)
@@ -343,6 +344,25 @@ def _idle_schedules(config: Any) -> Iterator[tuple[str, str]]:
             yield field.name, f"{name} is 0, whatever it is multiplied by; set it too"
 
 
+def _idle_critics(config: Any, spec: Spec) -> Iterator[tuple[str, str]]:
+    """Of actors with critics Q(s, a): of their networks, of the temperature, and of noise on the target's actions."""
+    network = getattr(config, "network", None)
+    if isinstance(network, ActorCriticNet):
+        if not network.hidden:
+            yield "network.activation", "network.hidden has no layer"
+        names = [field.name for field in fields(network)]
+        for name, why in _idle_of_encoder(network, spec):
+            if name.removeprefix("network.") in names:
+                yield name, why
+    if not getattr(config, "autotune", True):
+        why = "autotune is off, and ent_coef is the temperature for good; leave autotune on to aim at an entropy"
+        yield "target_entropy", why
+    if not getattr(config, "policy_noise", True):
+        yield "noise_clip", "policy_noise is 0, and there is no noise to clip"
+    elif not getattr(config, "noise_clip", True):
+        yield "policy_noise", "noise_clip is 0, which cuts all of it off"
+
+
 def _idle_data(experiment: Experiment) -> Iterator[tuple[str, str]]:
     """Of what is learned from outside, where nothing is."""
     if experiment.options.data is not None:
@@ -396,7 +416,9 @@ def _idle_of_network(network: Network, spec: Spec) -> Iterator[tuple[str, str]]:
             yield f"network.{name}", why
 
 
-def _idle_of_encoder(network: Network | QNet, spec: Spec) -> Iterator[tuple[str, str]]:
+def _idle_of_encoder(
+    network: Network | QNet | ActorCriticNet, spec: Spec
+) -> Iterator[tuple[str, str]]:
     seen = [part for _, part in leaf_spaces(spec.observation_space)]
     if not any(isinstance(part, spaces.Box) for part in seen):
         yield "network.normalize_obs", f"no part of {spec.observation_space} is a Box"
@@ -411,7 +433,7 @@ def _idle_of_encoder(network: Network | QNet, spec: Spec) -> Iterator[tuple[str,
             yield "network.image", why
     elif isinstance(spec.observation_space, spaces.Box):
         why = "the features of an image encoder go straight to the heads"
-        if network.recurrent != "none":
+        if getattr(network, "recurrent", "none") != "none":
             why = "the features of an image encoder go straight to the recurrent layer"
         for name in ("hidden", "activation", "share"):
             yield f"network.{name}", why

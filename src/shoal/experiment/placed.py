@@ -56,7 +56,8 @@ def _in_actors(experiment: Experiment) -> ActorRows:
     options = experiment.options
     if is_address(experiment.source):
         raise ConfigError(
-            f"actors={options.actors} step environments of their own, but {options.env} names servers; set actors=0"
+            f"actors={options.actors} step environments of their own, but {options.env} names servers; set actors=0, "
+            'and schedule="sync" or "overlap": "async" has actors'
         )
     threads = max(1, options.threads() // options.actors)
     if experiment.place is not None:

@@ -15,7 +15,7 @@ class Replay:
     buffer_size: int = 100_000
     """Steps that the memory holds; more are more varied and older."""
     learning_starts: int = 1_000
-    """Steps that are collected before the first update."""
+    """Steps that are collected before the first update; two of each environment are at least."""
     samples_per_insert: float = 8.0
     """Transitions learned from for each step collected: batch_size x updates / steps; more reuse them better."""
     alpha: float = 0.0

@@ -22,7 +22,7 @@ from shoal.remote.sessions import PONG, PROTOCOL, Sessions, failure
 from shoal.remote.settings import Guard, read_token
 from shoal.remote.streams import NAME
 from shoal.remote.trust import OPTIONS, TokenCheck, add_port
-from shoal.types import ConfigError
+from shoal.types import ConfigError, text_of
 from shoal.types.calls import worded
 
 if TYPE_CHECKING:
@@ -213,6 +213,9 @@ class Service(service.EnvironmentsServicer):
             name, _ = self.sessions.open(request, 0)
         except ConfigError as error:
             return context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except Exception as error:  # an environment's own
+            said = f"its environments cannot be made ({type(error).__name__}: {text_of(error)})"
+            return context.abort(grpc.StatusCode.FAILED_PRECONDITION, said)
         return self._opened(name)
 
     def Call(self, request: Any, context: Any) -> Any:  # noqa: N802

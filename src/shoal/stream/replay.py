@@ -84,7 +84,9 @@ class Drawer:
     """The roles whose steps count as its own, and where in the memory the rows of each begin."""
     reader: Reader | SequenceReader | ShardedReader
     starts: int
-    """Steps of its own before it draws."""
+    """Steps of its own for which it draws nothing."""
+    least: int
+    """Steps of its own of which one can be drawn: two of each row."""
     inserted: int = 0
     credit: float = 0.0
     """Transitions that may be drawn before rows must step again."""
@@ -92,7 +94,7 @@ class Drawer:
     @property
     def due(self) -> bool:
         """Whether a batch may be drawn."""
-        return self.credit >= self.batch_size
+        return self.credit >= self.batch_size and self.inserted >= self.least
 
     def insert(self, slabs: Sequence[Slab], samples_per_insert: float) -> None:
         """Moves its steps of a rollout into the memory, and counts what may be drawn for them; `slabs`: one a role."""
@@ -375,10 +377,14 @@ def _drawers_of(
             shares = mixing.get(name, ())
             mixed = Mixing(blocks if shares else (), shares, settings.recency)
             reader = _reader(memory, cfg, settings, seed, data, mixed, rows[name])
+        alone = len(agents) == 1
+        own = parts if alone else {role: parts[role]}
         starts = settings.learning_starts // len(agents)
-        own = parts if len(agents) == 1 else {role: parts[role]}
+        count = memory.num_rows if alone else rows[name].stop - rows[name].start
         size = _learned_steps(cfg)
-        drawers.append(Drawer(name, role, size, memory, own, reader, starts))
+        drawers.append(
+            Drawer(name, role, size, memory, own, reader, starts, least=2 * count)
+        )
     return drawers
 
 

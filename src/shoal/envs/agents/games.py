@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 
 from shoal.envs.python_env import is_long
-from shoal.envs.told import is_told
+from shoal.envs.told import is_told, tell
 from shoal.types import EnvError
 
 if TYPE_CHECKING:
@@ -163,10 +162,10 @@ class Parallel:
         paid = [agent for agent in lost if np.any(np.asarray(rewards[agent]) != 0)]
         if paid and not self._told:
             self._told = True
-            warnings.warn(
-                f"{paid[0]} did not act, but was given the reward {rewards[paid[0]]}, which counts for nobody; give an "
-                "agent who leaves all that it is worth in its last step, or let it stay",
-                stacklevel=2,
+            tell(
+                "reward",
+                f"{paid[0]} did not act, but was given the reward {rewards[paid[0]]}, which counts for nobody",
+                "give an agent who leaves all that it is worth in its last step, or let it stay",
             )
 
     def _there(self, ended: Sequence[str]) -> list[str]:

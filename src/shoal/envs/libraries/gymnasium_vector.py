@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from types import SimpleNamespace
@@ -31,6 +30,7 @@ from shoal.envs.observations import leaves_of
 from shoal.envs.python_env import check_distinct, note_closed, shortest_limit
 from shoal.envs.python_env import parts_of as environments_of
 from shoal.envs.rendering import RENDER_MODE, frames_per_s
+from shoal.envs.told import tell
 from shoal.envs.vec_env import Capabilities
 from shoal.types import ConfigError, EnvError, Spec, map_tree
 
@@ -286,11 +286,11 @@ class Reused:
             return
         self._ends += int(ended.sum())
         if self._ends >= self.ENDS:
-            warnings.warn(
-                f"{self._spec.env_id}: final_obs has been the next episode's first observation at each end so far; an "
-                "environment that changes its arrays in place must return copies, as Gymnasium resets it before it "
+            tell(
+                "buffers",
+                f"{self._spec.env_id}: final_obs has been the next episode's first observation at each end so far",
+                "an environment that changes its arrays in place must return copies, as Gymnasium resets it before it "
                 "copies them, or runs on backend='serial' or 'workers'",
-                stacklevel=2,
             )
 
 
