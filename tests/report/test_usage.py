@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 from html import unescape
 from pathlib import Path
@@ -154,6 +155,19 @@ def test_runs_of_two_policies_are_no_seeds_of_one(given: Any, tmp_path: Path) ->
         write_signed([RunDirectory(path) for path in paths], tmp_path, pdf=False)
     groups = grouped([read_curve(RunDirectory(path)) for path in paths])
     assert [group.label for group in groups] == ["policy=handed_module:Small", "policy=handed_module:Small(...)"]
+
+
+def test_a_run_without_a_checkpoint_can_only_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else works for it."""
+    monkeypatch.chdir(tmp_path)
+    path = shoal.train("CartPole-v1", run_dir="runs", panel="none", **TINY).path
+    shutil.rmtree(path / "checkpoints")
+    said = unescape(write_report(RunDirectory(path)).read_text())
+    assert f"shoal resume {path}  # there is no checkpoint yet" in said
+    assert "shoal eval" not in said
+    assert "shoal.load" not in said
+    with pytest.raises(ConfigError, match="checkpoint"):
+        shoal.load(path)
 
 
 def commands_of(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import shoal
+from shoal.envs.registry import backend_of
 from shoal.experiment import training
 from shoal.run.bottleneck import Engine, Spent, bottleneck
 
@@ -48,6 +49,26 @@ CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], 
         {"backend": "serial", "num_envs": 8, "cores": 1},
         "stepping the environments takes 80 % of the time: there is one core or environment; a faster environment, or "
         "more cores and num_envs, move it",
+    ),
+    (
+        {"environment": 8.0},
+        None,
+        {"backend": "vector", "num_envs": 8, "cores": 4},
+        "stepping the environments takes 80 % of the time: the VectorEnv steps its rows itself, on as many cores as it "
+        "takes" + MEANWHILE,
+    ),
+    (
+        {"environment": 8.0},
+        None,
+        {"backend": "remote", "num_envs": 8, "cores": 4},
+        "stepping the environments takes 80 % of the time: the servers step the rows: more of them, or more cores "
+        "there, step faster" + MEANWHILE,
+    ),
+    (
+        {"environment": 8.0},
+        None,
+        {"backend": "ale", "num_threads": 2, "num_envs": 8, "cores": 4},
+        "stepping the environments takes 80 % of the time: raise num_threads, up to 4, or set actors" + MEANWHILE,
     ),
     (
         {"environment": 8.0},
@@ -222,3 +243,17 @@ def test_spent_by_metrics() -> None:
     assert spent.steps == 2
     assert Spent.of_lines(lines[:1]) is None
     assert Spent.of_lines([]) is None
+
+
+@pytest.mark.parametrize(
+    ("env", "asked", "found"),
+    [
+        ("ALE/Pong-v5", "auto", "ale"),
+        ("ALE/Pong-v5", "workers", "workers"),
+        ("grpc://localhost:50051", "auto", "remote"),
+        ("Pendulum-v1", "auto", "serial"),
+        (object, "vector", "vector"),
+    ],
+)
+def test_the_backend_that_steps_rows(env: object, asked: str, found: str) -> None:
+    assert backend_of(env, asked) == found

@@ -151,6 +151,15 @@ def is_batched(env: object, backend: str) -> bool:
     return backend in BATCHED
 
 
+def backend_of(env: object, backend: str) -> str:
+    """The backend of rows that native code does not step, where `auto` was asked for: ale, remote or serial."""
+    if backend != "auto":
+        return backend
+    if is_address(env):
+        return "remote"
+    return "ale" if is_batched(env, backend) else "serial"
+
+
 def are_native(env: object, backend: str) -> bool:
     """Whether `make` makes native rows of it."""
     known = isinstance(env, str) and packages.has(env)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.envs.registry import are_simulated
+from shoal.envs.registry import are_simulated, backend_of
 from shoal.experiment.language import on_tasks
 from shoal.run.bottleneck import Engine
 from shoal.stream.meter import cores
@@ -20,7 +20,7 @@ def engine_of(experiment: Experiment, rows: VecEnv) -> Engine:
     # "auto" may have left to Python what native threads step: such rows hand over their environments.
     simulated = are_simulated(experiment.source, options.backend)
     native = rows.native_pool is not None or (simulated and rows.python_rows is None)
-    backend = "native" if native else options.backend
+    backend = "native" if native else backend_of(experiment.source, options.backend)
     return Engine(
         schedule=options.schedule,
         max_staleness=options.max_staleness,

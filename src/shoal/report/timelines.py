@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from shoal.envs.registry import are_native, are_simulated
+from shoal.envs.registry import are_native, are_simulated, backend_of
 from shoal.report.curves import png
 from shoal.report.timeline import busy_lines, draw_timeline, trace_bytes
 from shoal.run.bottleneck import Engine, Spent, bottleneck
@@ -64,6 +64,8 @@ def engine_of(config: Mapping[str, Any]) -> Engine:
     env, backend = config.get("env"), found.get("backend", "auto")
     if are_native(env, backend) or are_simulated(env, backend):
         found["backend"] = "native"
+    else:
+        found["backend"] = backend_of(env, backend)
     table: object = config.get("algorithm")
     own = cast("Mapping[str, Any]", table) if isinstance(table, Mapping) else {}
     found["replay"] = "replay" in own

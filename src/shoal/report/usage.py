@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 REGISTERED = re.compile(r".*-v\d+")
 """An id of Gymnasium's."""
+UNSAVED = (
+    "there is no checkpoint yet, so nothing to ask or to load; this begins at step 0"
+)
 
 
 def usage(path: Path, config: Mapping[str, object], origin: Origin) -> str:
@@ -34,6 +37,8 @@ def usage(path: Path, config: Mapping[str, object], origin: Origin) -> str:
     run = shlex.quote(str(path))
     where = " ".join([run, *(one.on_command_line() for one in again)])
     given = "".join(f", {one.in_python()}" for one in again)
+    if not any(path.glob("checkpoints/*.json")):
+        return f"shoal resume {where}  # {UNSAVED}"
     lines = [
         *_commands(run, where, origin.unexplained),
         f"shoal resume {where}",

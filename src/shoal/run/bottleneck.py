@@ -19,6 +19,13 @@ SHORTEST_S = 2.0
 EXCHANGE_S = 1e-4
 """What handing all rows to worker processes for a step and back may take, rather too much than too little (55 us for 8
 rows and 75 us for 32, measured on two cores): stepping side by side must save more."""
+THREADED = ("native", "ale", "envpool")
+"""Backends whose rows num_threads step."""
+ELSEWHERE = {
+    "vector": "the VectorEnv steps its rows itself, on as many cores as it takes",
+    "remote": "the servers step the rows: more of them, or more cores there, step faster",
+}
+"""Backends whose rows no setting of the run's own steps faster."""
 MEANWHILE = '--schedule async (schedule="async" in Python) learns meanwhile'
 
 
@@ -208,7 +215,7 @@ def _for_steps(engine: Engine, step_s: float | None) -> str:
         if engine.actors < several:
             return f"raise actors, up to one for each of the {engine.cores} cores; {meanwhile}"
         return f"each core has an actor already; {meanwhile}"
-    if engine.backend == "native":
+    if engine.backend in THREADED:
         if engine.num_threads < several:
             return (
                 f"raise num_threads, up to {engine.cores}, or set actors; {meanwhile}"
@@ -218,6 +225,8 @@ def _for_steps(engine: Engine, step_s: float | None) -> str:
         if 0 < engine.num_workers < several:
             return f"raise num_workers, up to one for each of the {engine.cores} cores; {meanwhile}"
         return f"each core has a worker already; {meanwhile}"
+    if engine.backend in ELSEWHERE:
+        return f"{ELSEWHERE[engine.backend]}; {meanwhile}"
     if several > 1:
         return f"{_side_by_side(engine, several, step_s)}; {meanwhile}"
     return "there is one core or environment; a faster environment, or more cores and num_envs, move it"
