@@ -154,6 +154,8 @@ def test_figure_of_nothing() -> None:
 def test_page(write: Callable[..., RunDirectory]) -> None:
     """Result, settings, versions, evaluations and the last line stand in tables; the picture is that of curves.png."""
     run = write()
+    run.checkpoints.mkdir(exist_ok=True)
+    (run.checkpoints / "0000000003.json").write_text("{}")
     report = write_report(run)
     assert report == run.path / "summary.html"
     text = report.read_text()

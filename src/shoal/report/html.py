@@ -136,7 +136,12 @@ def html(
     if lines:
         parts.append(_section("Last line of metrics.jsonl", _pairs(lines[-1])))
     parts.append(
-        _section("Use it", _preformatted(usage(run.path, config, run.read_origin())))
+        _section(
+            "Use it",
+            _preformatted(
+                usage(run.path, config, run.read_origin(), saved=run.is_saved)
+            ),
+        )
     )
     parts.append(_section("Settings", _pairs(flat(config))))
     if "versions" in status:

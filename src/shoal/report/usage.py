@@ -23,13 +23,16 @@ UNSAVED = (
 )
 
 
-def usage(path: Path, config: Mapping[str, object], origin: Origin) -> str:
+def usage(
+    path: Path, config: Mapping[str, object], origin: Origin, *, saved: bool = True
+) -> str:
     """Commands and lines of Python.
 
     Args:
         path: of the run.
         config: of it.
         origin: of it, which names the objects that it was given.
+        saved: whether it has a checkpoint.
     """
     again = origin.handed()
     if not origin.env:  # of an earlier version
@@ -37,7 +40,7 @@ def usage(path: Path, config: Mapping[str, object], origin: Origin) -> str:
     run = shlex.quote(str(path))
     where = " ".join([run, *(one.on_command_line() for one in again)])
     given = "".join(f", {one.in_python()}" for one in again)
-    if not any(path.glob("checkpoints/*.json")):
+    if not saved:
         return f"shoal resume {where}  # {UNSAVED}"
     lines = [
         *_commands(run, where, origin.unexplained),

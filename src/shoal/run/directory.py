@@ -73,6 +73,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def is_saved(self) -> bool:
+        """Whether there is a checkpoint, whole or not."""
+        return any(self.checkpoints.glob("*.json"))
+
+    @property
     def model(self) -> Path:
         """The language model that was trained, as transformers reads it."""
         return self.path / "model"

@@ -117,7 +117,14 @@ def blocks_of(
         *sections.videos(told, words),
         *sections.signatures(words),
         Heading(words("use")),
-        Plain(usage(told[0].run.path, told[0].saved, told[0].origin)),
+        Plain(
+            usage(
+                told[0].run.path,
+                told[0].saved,
+                told[0].origin,
+                saved=told[0].run.is_saved,
+            )
+        ),
         *sections.settings(told, words),
     ]
 
