@@ -295,7 +295,7 @@ def _notes(error: Exception | None) -> list[str]:
     return getattr(error, "__notes__", [])
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """The line that raised; in a worker, which the error's note tells."""
     noted = [note for note in _notes(error) if note.startswith("shoal: in worker")]
     frames: list[tuple[str, str, str]] = []
