@@ -281,7 +281,7 @@ def _note_raised(trial: Trial, title: str, error: BaseException) -> None:
         found.error("raises", says, advice)
 
 
-def _where(trial: Trial, title: str, error: Exception | None = None) -> str:
+def _where(trial: Trial, title: str, error: BaseException | None = None) -> str:
     """Where the environment stood in a phase that did not come to its end."""
     for player in trial.players:
         if player.under_way:
@@ -291,7 +291,7 @@ def _where(trial: Trial, title: str, error: Exception | None = None) -> str:
     return PLACES.get(title, "in rows of `serial`:")
 
 
-def _notes(error: Exception | None) -> list[str]:
+def _notes(error: BaseException | None) -> list[str]:
     return getattr(error, "__notes__", [])
 
 
