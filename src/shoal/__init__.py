@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 if sys.platform == "win32":
@@ -81,8 +82,18 @@ def __getattr__(name: str) -> Any:
     if name == "run":  # a package: `shoal.run.open()`
         return importlib.import_module("shoal.run")
     if name not in _HOMES:
-        raise AttributeError(f"module 'shoal' has no attribute {name!r}")
+        raise AttributeError(f"module 'shoal' has no attribute {name!r}{_meant(name)}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def _meant(name: str) -> str:
+    """What a name may have meant that is not here: an algorithm, as other libraries have classes of them."""
+    if name[:1].isupper():
+        algos = importlib.import_module("shoal.algos").summaries()
+        if name.lower() in algos:
+            return f"; algorithms are named: shoal.train(env, algo={name.lower()!r})"
+    near = get_close_matches(name, __all__, n=3)
+    return f"; did you mean {', '.join(near)}?" if near else ""
 
 
 def __dir__() -> list[str]:

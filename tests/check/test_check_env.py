@@ -430,3 +430,16 @@ def test_torch_stays_out() -> None:
     program = "import sys; from shoal.check.check_env import check_env; check_env('CartPole-v1', steps=50); "
     program += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("place", ["__init__", "reset", "step", "close"])
+def test_an_environment_that_leaves_the_process_fails_its_check(place: str) -> None:
+    """`sys.exit(0)` ended the check with the exit status of one that found nothing."""
+
+    def leave(*_: object, **__: object) -> None:
+        sys.exit(0)
+
+    report = check_env(type("Leaves", (bad_envs.Good,), {place: leave}), steps=STEPS)
+    name = {"__init__": "make", "close": "close"}.get(place, "raises")
+    (finding,) = [finding for finding in report.findings if finding.name == name]
+    assert (finding.verdict, report.ok, "SystemExit" in finding.says) == ("error", False, True)

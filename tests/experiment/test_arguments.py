@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import shoal
+from shoal.cli import doctor, runs
 from shoal.deploy.stages.criteria import Canary, Criteria, Drifts, Replay, Shadow, Simulate
 from shoal.report.cost.prices import find_prices
 from shoal.types import ConfigError
@@ -100,3 +101,32 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     assert path_of("x", str(tmp_path)) == path_of("x", tmp_path) == tmp_path
     with pytest.raises(ConfigError, match=r"^x must be a whole number from 1 to 2147483647, got 0 \(int\)$"):
         whole_of("x", 0, 1)
+
+
+def test_a_leading_tilde_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No folder called ~ is made, and the run is found there again, by Python and by commands."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    run = shoal.train("CartPole-v1", algo="a2c", run_dir="~/kept", name="mine", final_episodes=0, **SMALL)
+    assert run.path == tmp_path / "kept/CartPole-v1/a2c/mine"
+    assert not (tmp_path / "~").exists()
+    for name, where in (("mine", "~/kept"), ("~/kept", "runs"), ("~/kept/CartPole-v1/a2c/mine", "runs")):
+        assert shoal.load(name, run_dir=where).provenance.folder == run.path
+    assert runs.main(["--run-dir", "~/kept"], "") == 0
+    assert doctor.main(["mine", "--run-dir=~/kept"], "") == 0
+    assert "mine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "x" * 201}, "a run's name has at most 200 bytes, got 201"),
+        ({"run_dir": "/proc/x"}, "cannot be made: "),
+    ],
+    ids=["name", "folder"],
+)
+def test_a_run_that_has_no_folder(given: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        shoal.train("CartPole-v1", **({"run_dir": str(tmp_path)} | SMALL | given))

@@ -1,6 +1,8 @@
 """Arguments that a public function does not have are refused in words: other libraries' with the name here."""
 
+import copy
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 import shoal
 from shoal.check.check_env import FOREIGN
 from shoal.experiment.agent import Agent
-from shoal.experiment.foreign import FOREIGN_CALLS, FOREIGN_LOAD
+from shoal.experiment.foreign import FOREIGN_ATTRIBUTES, FOREIGN_CALLS, FOREIGN_CLEANRL, FOREIGN_LOAD
+from shoal.experiment.result import Result
 from shoal.types import ConfigError
 
 SMALL: Any = {"num_envs": 1, "num_steps": 8, "total_timesteps": 8, "num_threads": 1, "panel": "none"}
@@ -21,9 +24,13 @@ NO_CALLS = {"get_include", "cmake_dir"}
 
 
 @pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Agent:
-    run = shoal.train("CartPole-v1", algo="a2c", run_dir=tmp_path_factory.mktemp("runs"), final_episodes=0, **SMALL)
-    return shoal.load(run.path)
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return shoal.train("CartPole-v1", algo="a2c", run_dir=tmp_path_factory.mktemp("runs"), final_episodes=0, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def agent(result: Result) -> Agent:
+    return shoal.load(result.path)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +97,48 @@ def test_what_they_take_arrives(agent: Agent) -> None:
     assert inspect.signature(Agent.act).parameters["greedy"].default is True
     assert (Agent.evaluate.__doc__ or "").startswith("Greedy episodes")
     assert shoal.load.__name__ == "load"
+
+
+@pytest.mark.parametrize("name", sorted(FOREIGN_ATTRIBUTES))
+def test_another_library_s_attribute_is_named(name: str, agent: Agent, result: Result) -> None:
+    """Of a result and of a loaded policy, where they do not have it themselves."""
+    for thing in (agent, result):
+        if name in dir(thing):
+            continue
+        with pytest.raises(AttributeError) as caught:
+            getattr(thing, name)
+        assert f"Stable-Baselines3's {name} is here: {FOREIGN_ATTRIBUTES[name]}" in str(caught.value)
+
+
+def test_attributes_that_nobody_has(agent: Agent, result: Result) -> None:
+    """They are not there for `hasattr`, and copies of a result are as without."""
+    for thing in (agent, result):
+        assert not hasattr(thing, "zzz")
+        with pytest.raises(AttributeError, match=r"object has no attribute 'zzz'$"):
+            _ = thing.zzz  # pyright: ignore[reportAttributeAccessIssue]
+    assert copy.copy(result).path == result.path
+
+
+def test_classes_of_algorithms_are_named() -> None:
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'PPO'; algorithms are named: shoal.train\(env, algo='ppo'\)$"
+    ):
+        _ = shoal.PPO
+    with pytest.raises(AttributeError, match="no attribute 'make_vec_env'; did you mean make_vec, make_env"):
+        _ = shoal.make_vec_env
+    assert not hasattr(shoal, "zzz")
+
+
+@pytest.mark.parametrize("name", sorted(FOREIGN_CLEANRL))
+def test_cleanrl_s_settings_are_named(name: str, tmp_path: Path) -> None:
+    """None of them is a setting here, and the name here is."""
+    here = FOREIGN_CLEANRL[name]
+    with pytest.raises(ConfigError) as caught:
+        shoal.train("CartPole-v1", run_dir=tmp_path, **{name: 1})  # pyright: ignore[reportArgumentType, reportCallIssue]
+    assert f"CleanRL's {name} is here: {here}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "here"), [("callback", "callbacks, a list"), ("reset_num_timesteps", "shoal.resume")])
+def test_another_library_s_argument_of_resume(name: str, here: str, result: Result) -> None:
+    with pytest.raises(ConfigError, match=f"resume cannot change '{name}'; Stable-Baselines3's {name} is here: {here}"):
+        shoal.resume(result.path, panel="none", **{name: None})  # pyright: ignore[reportArgumentType]

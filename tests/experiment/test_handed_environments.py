@@ -150,3 +150,33 @@ def test_what_is_said_of_an_environment_is_said_once(env: Any, backend: str, tol
     said = [str(warning.message) for warning in warned]
     assert [sum(part in text for text in said) for part in told] == [1] * len(told)
     assert len(said) == len(told)
+
+
+@pytest.mark.parametrize("given", [gym.make("CartPole-v1"), 3], ids=["environment", "number"])
+def test_what_makes_no_environment_is_refused_where_a_run_is_loaded(given: Any, run_dir: Path) -> None:
+    run = shoal.train(lambda: gym.make("CartPole-v1"), run_dir=run_dir, **TINY)
+    for call in (shoal.load, shoal.resume):
+        with pytest.raises(shoal.ConfigError, match=r"pass a (function that makes a new one|callable that returns)"):
+            call(run.path, factory=given)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "folder"),
+    [
+        ("[red]\x1b[31mEvil", r"[red]\x1b[31mEvil", r"_red_x1b_31mEvil"),
+        ("two\nlines", r"two\nlines", "two_nlines"),
+        ("x" * 400, f"{'x' * 59}…", f"{'x' * 59}_"),
+    ],
+    ids=["escapes", "lines", "long"],
+)
+def test_a_class_of_any_name_is_trained_and_loaded(name: str, shown: str, folder: str, run_dir: Path) -> None:
+    """Its run's own files could not be read, or its folder not be made."""
+
+    class Cart(gym.Wrapper[Any, Any, Any, Any]):
+        def __init__(self) -> None:
+            super().__init__(gym.make("CartPole-v1"))
+
+    Cart.__name__ = name
+    run = shoal.train(Cart, run_dir=run_dir, **TINY)
+    assert run.path.parent.parent.name == folder
+    assert shoal.load(run.path, factory=Cart).experiment.options.env == shown

@@ -58,6 +58,20 @@ def test_async_callbacks_are_refused(tmp_path: Path) -> None:
             trained(tmp_path, answers)
 
 
+def test_generators_are_refused(tmp_path: Path) -> None:
+    """Nothing of them would have run."""
+
+    def answers(run: Any, record: Any) -> Any:
+        yield record
+
+    async def later(run: Any, record: Any) -> Any:
+        yield record
+
+    for callback in (answers, later):
+        with pytest.raises(ConfigError, match="has a yield, so that calling it runs nothing of it"):
+            trained(tmp_path, callback)
+
+
 def test_other_answers_are_nobody_s(tmp_path: Path) -> None:
     """What an expression happens to be worth, such as a lambda's, means nothing."""
     seen: dict[str, object] = {}

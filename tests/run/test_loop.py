@@ -387,11 +387,20 @@ def test_checkpoints_that_are_gone(gone: str, tmp_path: Path) -> None:
         assert (tmp_path / "metrics.jsonl").read_bytes() == lines
 
 
-@pytest.mark.parametrize("reason", ["", None])
+@pytest.mark.parametrize("reason", ["", " ", None, 3])
 def test_a_stop_needs_a_reason(reason: Any) -> None:
     """Without one the run would go on."""
     run = shoal.run.open(total_timesteps=50)
     with pytest.raises(ValueError, match="needs a reason"):
+        run.stop(reason)
+    run.close()
+
+
+@pytest.mark.parametrize("reason", ["interrupted", "stopped"])
+def test_a_stop_has_no_reason_that_says_who_interrupted(reason: str) -> None:
+    """A run that ended by it would count as one that Ctrl-C cut short."""
+    run = shoal.run.open(total_timesteps=50)
+    with pytest.raises(ValueError, match="is the reason of runs that Ctrl-C or `shoal stop` ended"):
         run.stop(reason)
     run.close()
 

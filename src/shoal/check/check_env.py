@@ -26,7 +26,7 @@ from shoal.envs.observed import observing
 from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.told import Told, hearing
 from shoal.envs.workers.settings import Workers
-from shoal.types import ConfigError, EnvError, check_seed
+from shoal.types import RAISED, ConfigError, EnvError, check_seed
 from shoal.types.calls import worded
 
 if TYPE_CHECKING:
@@ -229,7 +229,9 @@ def _run(trial: Trial, phase: Phase, timeout_s: float, *, hard: bool = False) ->
         name = title if title in REFUSED else "rows"
         advice = SHARED if trial.rows else REFUSED[name]
         trial.found.error(name, str(error), advice)
-    except Exception as error:
+    except (
+        RAISED
+    ) as error:  # `sys.exit()` too, which would end the check as if all were well
         _note_raised(trial, title, error)
     else:
         return True
@@ -253,7 +255,7 @@ def _close(trial: Trial) -> None:
         for turn in ("first", "second"):
             try:
                 env.close()
-            except Exception as error:
+            except RAISED as error:
                 says = f"the {turn} close() raised {_named(error)}"
                 advice = "close() frees what is there and may be called twice: if self.window: self.window.close()"
                 note = found.error if turn == "first" else found.warn
@@ -263,7 +265,7 @@ def _close(trial: Trial) -> None:
         found.ok("close", "works, twice")
 
 
-def _note_raised(trial: Trial, title: str, error: Exception) -> None:
+def _note_raised(trial: Trial, title: str, error: BaseException) -> None:
     found = trial.found
     says = f"{_where(trial, title, error)} {_named(error)}, in {_place(error)}"
     if title == "make":
@@ -279,7 +281,7 @@ def _note_raised(trial: Trial, title: str, error: Exception) -> None:
         found.error("raises", says, advice)
 
 
-def _where(trial: Trial, title: str, error: Exception | None = None) -> str:
+def _where(trial: Trial, title: str, error: BaseException | None = None) -> str:
     """Where the environment stood in a phase that did not come to its end."""
     for player in trial.players:
         if player.under_way:
@@ -289,11 +291,11 @@ def _where(trial: Trial, title: str, error: Exception | None = None) -> str:
     return PLACES.get(title, "in rows of `serial`:")
 
 
-def _notes(error: Exception | None) -> list[str]:
+def _notes(error: BaseException | None) -> list[str]:
     return getattr(error, "__notes__", [])
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """The line that raised; in a worker, which the error's note tells."""
     noted = [note for note in _notes(error) if note.startswith("shoal: in worker")]
     frames: list[tuple[str, str, str]] = []
@@ -305,5 +307,5 @@ def _place(error: Exception) -> str:
     return f"{Path(file).name}:{line} in {name}, in a worker's process"
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     return f"{type(error).__name__}: {shown(error)}"

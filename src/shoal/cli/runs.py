@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from shoal.cli.arguments import parse
 
@@ -22,6 +21,7 @@ def main(arguments: list[str], about: str) -> int:
     """Lists; the exit status."""
     given = parse(Given, arguments, command="runs", about=about)
     from shoal.report.run_table import print_runs
+    from shoal.types.arguments import path_of
 
-    print_runs(Path(given.run_dir), lineage=given.lineage)
+    print_runs(path_of("run_dir", given.run_dir), lineage=given.lineage)
     return 0

@@ -21,6 +21,7 @@ from shoal.envs.agents.games import is_game
 from shoal.envs.told import is_told, tell
 from shoal.types import ConfigError, misfit, refuse_leaving
 from shoal.types.leaving import LEAVES
+from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Sequence
@@ -46,6 +47,8 @@ OLD_ATARI = re.compile(r"(\w+)(?:NoFrameskip|Deterministic)-v\d")
 """Ids of Atari games before they had a namespace."""
 ON_PYPI = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml"}
 """Packages that are called otherwise than their modules."""
+MOST_NAME = 60
+"""Letters of the name of a callable: a folder is called by it."""
 # Keywords of `gymnasium.make` itself, which an environment's constructor need not know.
 _MAKE_KEYWORDS = ("max_episode_steps", "disable_env_checker", "render_mode")
 
@@ -54,7 +57,7 @@ def name_of(env: str | Callable[..., Any]) -> str:
     """An environment's name in messages and files."""
     if isinstance(env, str):
         return env
-    return getattr(env, "__name__", type(env).__name__)
+    return printable(getattr(env, "__name__", type(env).__name__), MOST_NAME)
 
 
 def factory_of(

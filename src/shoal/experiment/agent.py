@@ -24,7 +24,7 @@ from shoal.experiment.applies import check_applies
 from shoal.experiment.controls import check_controls
 from shoal.experiment.experiment import Experiment, drawn_rows, fixed_settings
 from shoal.experiment.first_weights import first_policy_of, read_policy
-from shoal.experiment.foreign import FOREIGN_CALLS, FOREIGN_LOAD
+from shoal.experiment.foreign import FOREIGN_CALLS, FOREIGN_LOAD, Told
 from shoal.experiment.predicting import Predicts
 from shoal.experiment.shown import batch_of, mask_of, starts_of
 from shoal.experiment.staged import Staged
@@ -148,7 +148,7 @@ def _provenance(
 
 
 @all_worded(FOREIGN_CALLS)
-class Agent(Predicts, Staged, Answers):
+class Agent(Predicts, Staged, Answers, Told):
     """A trained policy, ready to act; `experiment` has the source, settings and objects of its run."""
 
     def __init__(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+from shoal.experiment.foreign import said_of
 from shoal.experiment.language import on_tasks
 from shoal.experiment.options import CHANGEABLE, CHANGEABLE_PARTS
 from shoal.run.callbacks import tell
@@ -30,6 +31,8 @@ def check_names(changes: Mapping[str, Any], functions: Collection[str]) -> None:
     """ConfigError for a setting that stays; `functions` are schedules that are given again."""
     for name in changes:
         if name not in (*CHANGEABLE, *CHANGEABLE_PARTS, *functions):
+            if there := said_of(name):
+                raise ConfigError(f"resume cannot change {name!r}; {there}")
             raise ConfigError(
                 f"resume cannot change {name!r}, only {', '.join(CHANGEABLE)}; train a new run instead"
             )

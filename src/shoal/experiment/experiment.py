@@ -240,7 +240,7 @@ class Experiment:
                     self, num_envs, env_kwargs, preprocessing, playing=playing
                 )
         except ConfigError as error:
-            if not self.reopened or callable(self.source) or is_known(self.source):
+            if not (self.reopened and is_unknown(self.source)):
                 raise
             raise ConfigError(
                 f"{error}; a run that was given a callable needs it again (factory=..., or --env module:Class)"
@@ -336,9 +336,11 @@ def with_actors(experiment: Experiment) -> Experiment:
     return replace(experiment, options=replace(options, actors=most))
 
 
-def is_known(env: str) -> bool:
-    """Whether a name is an environment's that needs no callable."""
-    return ":" in env or packages.has(env) or env in gym.registry
+def is_unknown(source: Source) -> bool:
+    """Whether it is a name of no environment, as that of a callable that a run was given."""
+    if not isinstance(source, str):
+        return False
+    return not (":" in source or packages.has(source) or source in gym.registry)
 
 
 def drawn_rows(experiment: Experiment, num_envs: int) -> VecEnv:

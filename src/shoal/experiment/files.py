@@ -13,6 +13,7 @@ from shoal.experiment.trust import check_alone
 from shoal.fleet.settings import check_installed
 from shoal.run.origin import Origin
 from shoal.types import ConfigError
+from shoal.types.arguments import path_of
 from shoal.types.text import printable
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class FleetTrainer:
             raise ConfigError(
                 "the configuration has a fleet of its own, and whole runs are trained on one here; take fleet out of it"
             )
-        whole["run_dir"] = str(Path(whole["run_dir"]).absolute())
+        whole["run_dir"] = str(path_of("run_dir", whole["run_dir"]).absolute())
         whole["num_threads"] = whole["num_threads"] or max(1, int(self.cpus))
         return whole
 

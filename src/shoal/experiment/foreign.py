@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 SB3 = "Stable-Baselines3"
+CLEANRL = "CleanRL"
 TRL = "TRL"
 FOREIGN = {
     "n_envs": "num_envs",
@@ -40,6 +43,44 @@ FOREIGN = {
     "reset_num_timesteps": "shoal.resume(run.path, total_timesteps=...)",
 }
 """Settings of Stable-Baselines3, of its VecNormalize, `make_vec_env` and callbacks too."""
+FOREIGN_CLEANRL = {
+    "env_id": "env, the first argument",
+    "exp_name": "name",
+    "cuda": "device, such as device='cuda'",
+    "torch_deterministic": "nothing: a run with the same seed and settings gives the same bits",
+    "capture_video": "nothing while it trains: shoal.load(run).record_video(path) films the policy",
+    "wandb_project_name": "track='wandb'",
+    "wandb_entity": "track='wandb'",
+    "save_model": "nothing: checkpoints are in the run directory",
+    "upload_model": "shoal push, for language models; checkpoints are in the run directory",
+    "hf_entity": "shoal push, for language models",
+    "anneal_lr": "learning_rate_schedule='linear'",
+    "minibatch_size": "num_minibatches = num_envs * num_steps / minibatch_size",
+    "num_iterations": "total_timesteps = num_iterations * num_envs * num_steps",
+    "start_e": "epsilon_start",
+    "end_e": "epsilon_end",
+    "target_network_frequency": "target_update_interval",
+    "train_frequency": "replay={'samples_per_insert': batch_size / train_frequency}",
+    "policy_lr": "learning_rate",
+    "q_lr": "critic_learning_rate",
+    "alpha": "ent_coef",
+}
+"""Settings of CleanRL that have another name here."""
+FOREIGN_ATTRIBUTES = {
+    "predict": "shoal.load(result.path).predict(obs)",
+    "act": "shoal.load(result.path).act(obs)",
+    "evaluate": "shoal.load(result.path).evaluate()",
+    "learn": "shoal.resume(run, total_timesteps=...) trains on",
+    "save": "nothing: the run directory holds it, and shoal.load(run) reads it",
+    "load": "shoal.load(run)",
+    "get_env": "shoal.make_vec(env_id, num_envs=...)",
+    "set_env": "nothing: shoal.load(run, env_kwargs={...}) changes the environment's keywords",
+    "get_parameters": "policy.state_dict()",
+    "set_parameters": "shoal.train(env, policy=module), or init_from=run",
+    "get_vec_normalize_env": "nothing: the policy itself normalizes",
+    "num_timesteps": "result.steps",
+}
+"""Attributes of models there, which neither a result nor a loaded policy has."""
 FOREIGN_VALUES = {
     (
         "ent_coef",
@@ -146,7 +187,25 @@ def said_of_value(name: str, value: object) -> str:
 
 def said_of(name: str) -> str:
     """What is to be written here for a setting of another library; empty where it is of none."""
-    for library, names in ((SB3, FOREIGN), (TRL, FOREIGN_LLM)):
+    for library, names in (
+        (SB3, FOREIGN),
+        (CLEANRL, FOREIGN_CLEANRL),
+        (TRL, FOREIGN_LLM),
+    ):
         if name in names:
             return f"{library}'s {name} is here: {names[name]}"
     return ""
+
+
+class Told:
+    """Has an AttributeError say what is to be written here, where other libraries' models have the attribute."""
+
+    __slots__ = ()
+    if not TYPE_CHECKING:  # whose checkers are to find what is not there
+
+        def __getattr__(self, name: str) -> None:
+            """AttributeError."""
+            said = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in FOREIGN_ATTRIBUTES:
+                said += f"; {SB3}'s {name} is here: {FOREIGN_ATTRIBUTES[name]}"
+            raise AttributeError(said, name=name, obj=self)

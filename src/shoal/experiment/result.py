@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shoal.experiment.agent import GREEDY_EPISODES
+from shoal.experiment.foreign import Told
 from shoal.run import log
 from shoal.run.guard.ending import GUARD
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Result:
+class Result(Told):
     """How a run ended: its directory, the mean return of fresh greedy episodes, and whether it met the threshold.
 
     The greedy return is NaN where no greedy episodes were played: `final_episodes=0`, they failed, or Ctrl-C ended the

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -33,6 +32,7 @@ from shoal.run.ranking import Ranking
 from shoal.run.run import Run
 from shoal.run.settings import Settings
 from shoal.types import RAISED, ConfigError, leaf_spaces, refuse_end
+from shoal.types.arguments import path_of
 from shoal.types.text import shortened
 
 if TYPE_CHECKING:
@@ -234,7 +234,8 @@ def open_log(experiment: Experiment, where: RunDirectory, *, fresh: bool) -> Log
         events = TensorBoard(where.path / "tensorboard", purge_step)
         track = experiment.options.track
         if track != "none":
-            config, root = where.read_config(), Path(experiment.options.run_dir)
+            config = where.read_config()
+            root = path_of("run_dir", experiment.options.run_dir)
             name = str(where.path)
             exporter = exporter_of(track, name=name, config=config, root=root)
             log.sinks.append(Beside(exporter))

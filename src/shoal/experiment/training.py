@@ -140,7 +140,7 @@ def start(
     options = experiment.options
     check_device(options.device)
     shown = panel_of(panel)
-    check_run_dir(Path(options.run_dir))
+    check_run_dir(path_of("run_dir", options.run_dir))
     with placed(experiment) as (there, rows):
         experiment = there
         if options.normalize_reward:  # in the place of a preset's scale
@@ -152,7 +152,9 @@ def start(
             unexplained=why_unexplained(rows.spec),
         )
         where = directories.create(
-            Path(options.run_dir).absolute(),  # an environment may change folders
+            path_of(
+                "run_dir", options.run_dir
+            ).absolute(),  # an environment may change folders
             env=options.env,
             algo=options.algo,
             seed=options.seed,

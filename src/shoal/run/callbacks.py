@@ -117,6 +117,10 @@ def _check_answer(callback: Callback, answer: object) -> None:
         raise ConfigError(
             f"the callback {_name(callback)} is async, and nobody awaits it: write a plain function"
         )
+    if inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+        raise ConfigError(
+            f"the callback {_name(callback)} has a yield, so that calling it runs nothing of it: take that out"
+        )
 
 
 def wants_episodes(callback: Callback) -> bool:

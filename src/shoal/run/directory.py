@@ -30,6 +30,8 @@ from shoal.run.records import read_status
 from shoal.types import ConfigError
 
 CONFIG = "config.toml"
+MOST_NAME = 200
+"""Bytes of a run's name; file systems hold 255, and drafts have longer ones."""
 NOT_RUNS = ("checkpoints", "tensorboard", "stages")
 """Folders of a run, below which there are no others."""
 
@@ -167,11 +169,20 @@ def create(
         raise ConfigError(
             f"a run's name is made of letters, digits, '_', '-' and '.', got {name!r}"
         )
+    if name is not None and len(name.encode()) > MOST_NAME:
+        raise ConfigError(
+            f"a run's name has at most {MOST_NAME} bytes, got {len(name.encode())}"
+        )
     text = _toml(config)
     folder = root / re.sub(r"[^\w.-]+", "_", env) / algo
     above = (folder, *folder.parents)
     made = tuple(place for place in above if not place.exists())
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, PermissionError) as error:
+        raise ConfigError(
+            f"{folder} cannot be made: {error.strerror}; choose another run_dir"
+        ) from error
     sweep_folders(folder)
     stem = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
     draft = draft_of(folder / stem)
@@ -214,6 +225,7 @@ def find_all(path: str | Path, root: Path) -> list[RunDirectory]:
     Raises:
         ConfigError: there is none, or several runs have the name.
     """
+    path, root = os.path.expanduser(path), root.expanduser()
     for base in (Path(path), root / path):
         if is_run(base):
             return [RunDirectory(base)]

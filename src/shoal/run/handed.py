@@ -7,6 +7,8 @@ import re
 import sys
 from dataclasses import dataclass
 
+from shoal.types.text import printable
+
 NAMED = re.compile(r"(?:\w+\.)*\w+:\w+")
 """What a command line takes: package.module:Class."""
 SHORT = re.compile(r"\w+(?:\(\.\.\.\))?")
@@ -80,7 +82,7 @@ def name_of_object(given: object) -> str:
         return ""
     if not (inspect.isclass(given) or inspect.isroutine(given)):
         kind = type(given)
-        return f"{kind.__module__}:{kind.__name__}(...)"
+        return printable(f"{kind.__module__}:{kind.__name__}(...)")
     name, module = given.__name__, given.__module__
     there = getattr(sys.modules.get(module), name, None) is given
-    return f"{module}:{name}" if there and module != "__main__" else name
+    return printable(f"{module}:{name}" if there and module != "__main__" else name)

@@ -27,6 +27,16 @@ CAUGHT = {
 """What ends a run, and how it is called: a person, whoever runs the machine, a terminal that was closed."""
 
 
+def check_reason(reason: object) -> None:
+    """ValueError for what is no reason to end a run, or says that a person ended it."""
+    if not isinstance(reason, str) or not reason.strip():
+        raise ValueError(f"run.stop needs a reason in words, got {reason!r}")
+    if reason in CUT_SHORT:
+        raise ValueError(
+            f"{reason!r} is the reason of runs that Ctrl-C or `shoal stop` ended; give run.stop another one"
+        )
+
+
 class Interrupts:
     """Counts the signals that end a run while a loop lasts; other threads than the main one get none."""
 

@@ -17,7 +17,7 @@ from shoal.run.beginning import begin
 from shoal.run.callbacks import checked, close_callbacks, tell
 from shoal.run.explored import explored_of
 from shoal.run.groups import groups_of
-from shoal.run.interrupts import Interrupts
+from shoal.run.interrupts import Interrupts, check_reason
 from shoal.run.loop import Loop, writer_of
 from shoal.run.members import SEED_STEP, learners_of
 from shoal.run.metrics import Metrics, check_logged
@@ -213,8 +213,7 @@ class Run:
 
     def stop(self, reason: str) -> None:
         """Ends the run after the batch at hand, with a checkpoint; run.json keeps the reason (ValueError: none)."""
-        if not reason:
-            raise ValueError(f"run.stop needs a reason in words, got {reason!r}")
+        check_reason(reason)
         self.stop_reason = self.stop_reason or shortened(reason, REASON)
 
     def warn(self, message: str) -> None:

@@ -68,14 +68,14 @@ def string_of(name: str, value: object) -> str:
 
 
 def path_of(name: str, value: object) -> Path:
-    """A path; ConfigError for what is none."""
+    """A path, from a text with the home folder for a leading ~; ConfigError for what is none."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, str):
         raise ConfigError(
             f"{name} must be a path: a text or a pathlib.Path, got {shown(value)}"
         )
-    return Path(value)
+    return Path(os.path.expanduser(value))
 
 
 def object_of(name: str, value: object, kind: type[Kind], write: str) -> Kind:
