@@ -111,7 +111,7 @@ PYTHON = [
     Mutation(
         "the explorers' steps never come into the memory",
         "stream/replay.py",
-        "own = parts if len(agents) == 1 else {role: parts[role]}",
+        "own = parts if alone else {role: parts[role]}",
         "own = {role: parts[role]}",
         "tests/stream/test_explorers.py::test_who_gets_a_batch_when",
     ),

@@ -49,4 +49,5 @@ def rows() -> Iterator[Rows]:
         env.close()
         env.close()
         assert time.perf_counter() - begun < 5
-    assert left_behind() == before
+    for now, earlier in zip(left_behind(), before, strict=True):
+        assert now <= earlier  # less, where what a test before it left has ended meanwhile

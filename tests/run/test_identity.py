@@ -331,7 +331,10 @@ def test_a_save_after_so_many_seconds(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_signals_end_as_ctrl_c_does(number: signal.Signals, tmp_path: Path) -> None:
     """A checkpoint is written, the run can be resumed, and run.json says what ended it."""
     command = [SHOAL, "train", "CartPole-v1", "--total-timesteps", "5000000", "--stop-at", "inf", "--name", "x"]
-    with subprocess.Popen([*command, "--json"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    ignored = signal.signal(number, signal.SIG_DFL)  # nohup may have told the tests to
+    piped = subprocess.Popen([*command, "--json"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    signal.signal(number, ignored)
+    with piped as process:
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.01)

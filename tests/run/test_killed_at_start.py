@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
+from torch import nn
 
 import shoal
 from shoal.cli import doctor as cli_doctor
@@ -37,6 +39,25 @@ else:
     shoal.resume(sys.argv[1], policy=policy, panel="none", total_timesteps=16)
 """
 """Never comes to its first rollout."""
+
+
+class Small(nn.Module):
+    """What the killed run would have come to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two logits [B, 2] and a value [B]."""
+        out = self.layer(obs)
+        return out[:, :2], out[:, 2]
+
+
+def policy(spec: Any) -> nn.Module:
+    """In the place of the one that never came to an end."""
+    del spec
+    return Small()
 
 
 def started(where: Path, how: str) -> "subprocess.Popen[bytes]":
@@ -113,7 +134,7 @@ def test_a_file_that_does_not_tell(told: bytes | None, killed: RunDirectory) -> 
 def test_it_begins_at_step_0(killed: RunDirectory) -> None:
     """In words; then it is a run like others."""
     with pytest.warns(UserWarning, match="has no checkpoint: there is nothing to go on from, so it begins at step 0"):
-        assert shoal.resume(killed.path, panel="none").steps == 8
+        assert shoal.resume(killed.path, policy=policy, panel="none").steps == 8
     assert state_of(killed) == "finished"
     assert not (killed.path / "starting").exists()
 

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from shoal.envs.action_guard.limits import limits_of
 from shoal.envs.action_guard.settings import ActionGuard
-from shoal.envs.masks import in_observation
+from shoal.envs.masks import masks_beside
 from shoal.envs.names import (
     action_names,
     action_places,
@@ -144,7 +144,7 @@ def duties(spec: Spec, preprocessing: Preprocessing) -> list[str]:
             f"The environment repeated the previous action with probability {preprocessing.sticky_actions} in "
             "training; that is no part of the policy."
         )
-    if spec.masked and not in_observation(spec):
+    if masks_beside(spec):
         said.append("Hand over an action mask with every observation.")
     return said
 

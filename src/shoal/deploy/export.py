@@ -15,7 +15,7 @@ from shoal.deploy.c.names import check_prefix
 from shoal.deploy.description import Provenance, document, limits_inside, sha256_of
 from shoal.deploy.greedy import Greedy
 from shoal.deploy.lowering import program_of
-from shoal.envs.masks import in_observation
+from shoal.envs.masks import masks_beside
 from shoal.types import ConfigError
 from shoal.types.arguments import flag_of, path_of, string_of
 
@@ -90,7 +90,7 @@ def export(
             )
         contents, calls = _source(policy, spec, name, limits)
     else:
-        own = spec.masked and not in_observation(spec)
+        own = masks_beside(spec)
         reads = own if masks is None else masks
         shown = Greedy(policy, spec, masks=reads, limits=limits)
         contents, calls = _graph(shown, spec, to, name)

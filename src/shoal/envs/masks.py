@@ -316,6 +316,11 @@ def is_joined(masks: Tree) -> bool:
     return isinstance(masks, np.ndarray) and masks.dtype != object
 
 
+def masks_beside(spec: Spec) -> bool:
+    """Whether masks come beside the observations, as far as is known."""
+    return spec.masked and not in_observation(spec)
+
+
 def in_observation(spec: Spec) -> bool:
     """Whether the observations hold the masks."""
     return (

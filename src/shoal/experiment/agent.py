@@ -29,6 +29,7 @@ from shoal.experiment.predicting import Predicts
 from shoal.experiment.shown import batch_of, mask_of, starts_of
 from shoal.experiment.staged import Staged
 from shoal.experiment.trust import GUARDS, of_training
+from shoal.experiment.unmasked import Unmasked, as_trained
 from shoal.learn.acting import Acting
 from shoal.learn.weights import load_weights
 from shoal.report.recording import record_video
@@ -122,7 +123,7 @@ def load(
     else:
         read_policy(where, kind=kind, identity=identity, tag=tag).load_into(made)
     provenance = _provenance(experiment, where, run=origin.run, tag=tag)
-    return Agent(made, rows.spec, experiment, provenance)
+    return Agent(made, as_trained(rows.spec, where), experiment, provenance)
 
 
 def loaded(name: str, given: Agent | str | Path) -> Agent:
@@ -165,6 +166,7 @@ class Agent(Predicts, Staged, Answers, Told):
         self._acting: nn.Module | None = None
         self._start = np.ones(0, np.bool_)
         self._guard = GuardActing(experiment.options.action_guard, spec)
+        self._unmasked = Unmasked(spec)
 
     @property
     def interventions(self) -> int:
@@ -200,6 +202,7 @@ class Agent(Predicts, Staged, Answers, Told):
         batch, count, alone = batch_of(self.spec, obs, preprocessing)
         if alone and action_mask is not None:
             action_mask = [action_mask]
+        self._unmasked.note(action_mask)
         mask = mask_of(self.spec, batch, count, action_mask)
         actor = self.actor_of(count)
         if start is not None:

@@ -139,7 +139,13 @@ def html(
         _section(
             "Use it",
             _preformatted(
-                usage(run.path, config, run.read_origin(), saved=run.is_saved)
+                usage(
+                    run.path,
+                    config,
+                    run.read_origin(),
+                    saved=run.is_saved,
+                    masked=run.is_masked,
+                )
             ),
         )
     )

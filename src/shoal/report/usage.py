@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 
 REGISTERED = re.compile(r".*-v\d+")
 """An id of Gymnasium's."""
+MASK = ', action_mask=info["action_mask"]'
 UNSAVED = (
     "there is no checkpoint yet, so nothing to ask or to load; this begins at step 0"
 )
 
 
 def usage(
-    path: Path, config: Mapping[str, object], origin: Origin, *, saved: bool = True
+    path: Path,
+    config: Mapping[str, object],
+    origin: Origin,
+    *,
+    saved: bool = True,
+    masked: bool = False,
 ) -> str:
     """Commands and lines of Python.
 
@@ -33,6 +39,7 @@ def usage(
         config: of it.
         origin: of it, which names the objects that it was given.
         saved: whether it has a checkpoint.
+        masked: whether its environment has action masks beside the observations.
     """
     again = origin.handed()
     if not origin.env:  # of an earlier version
@@ -49,7 +56,7 @@ def usage(
         "import shoal",
         *filter(None, (one.imported for one in again)),
         f"agent = shoal.load({str(path)!r}{given})",
-        "action = agent.act(obs)",
+        f"action = agent.act(obs{MASK if masked else ''})",
     ]
     if origin.unexplained == LANGUAGE:
         lines[-1] = 'answer = agent.answer("...")'

@@ -30,6 +30,8 @@ from shoal.run.records import read_status
 from shoal.types import ConfigError
 
 CONFIG = "config.toml"
+MASKED = "action_masks"
+"""In run.json: that action masks came beside the observations."""
 MOST_NAME = 200
 """Bytes of a run's name; file systems hold 255, and drafts have longer ones."""
 NOT_RUNS = ("checkpoints", "tensorboard", "stages")
@@ -78,6 +80,11 @@ class RunDirectory:
     def is_saved(self) -> bool:
         """Whether there is a checkpoint, whole or not."""
         return any(self.checkpoints.glob("*.json"))
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether action masks came beside the observations."""
+        return self.read_status().get(MASKED) is True
 
     @property
     def model(self) -> Path:

@@ -341,5 +341,4 @@ class Loop:
             call(callback, run, record)
 
     def _status(self) -> dict[str, Any]:
-        seconds = self.progress.elapsed_before + self.run.meter.elapsed()
-        return status_of(self.run, self.stream.env_steps, seconds)
+        return status_of(self.run, self.stream.env_steps, self.progress)

@@ -43,6 +43,14 @@ class Progress:
     """Seconds of training before the run was resumed."""
     saved: int = -1
     """The update of the last checkpoint."""
+    masked: bool = False
+    """Whether a batch has had action masks beside its observations."""
+
+    def note(self, batch: object) -> None:
+        """What one batch tells of all."""
+        if not self.masked and getattr(batch, "action_mask", None) is not None:
+            obs = getattr(batch, "obs", None)
+            self.masked = not (isinstance(obs, dict) and "action_mask" in obs)
 
     def take_best(self, mean: float) -> bool:
         """Whether a mean return is the best so far."""
@@ -56,6 +64,7 @@ class Progress:
             "greedy": self.greedy,
             "next_evaluation": self.next_evaluation,
             "next_confirmation": self.next_confirmation,
+            "masked": self.masked,
             "elapsed": self.elapsed_before + elapsed,
         }
 
@@ -64,6 +73,7 @@ class Progress:
         self.best, self.greedy = float(state["best"]), float(state["greedy"])
         self.next_evaluation = int(state["next_evaluation"])
         self.next_confirmation = int(state.get("next_confirmation", 0))
+        self.masked = bool(state.get("masked", False))
         self.elapsed_before, self.saved = float(state["elapsed"]), updates
 
 

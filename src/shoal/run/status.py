@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from shoal.run.directory import versions
+from shoal.run.directory import MASKED, versions
 
 if TYPE_CHECKING:
     from shoal.run.directory import RunDirectory
+    from shoal.run.progress import Progress
     from shoal.run.run import Run
 
 GOING = ("running", "paused")
@@ -22,8 +23,8 @@ SAME_S = 1.0
 """Seconds by which two readings of a process's start may differ."""
 
 
-def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
-    """Where a run stands after `steps` environment steps and `seconds`."""
+def status_of(run: Run, steps: int, progress: Progress) -> dict[str, Any]:
+    """Where a run stands after `steps` environment steps."""
     s, returns = run.settings, run.metrics.returns
     status = {
         "state": "running",
@@ -34,7 +35,7 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
         "updates": run.updates,
         "episodes": run.metrics.episodes,
         "return": float(np.mean(returns)) if returns else None,
-        "seconds": seconds,
+        "seconds": progress.elapsed_before + run.meter.elapsed(),
         "stop_reason": run.stop_reason,
         **process_here(),
         "usage": run.usage.now(run.meter.halt.stood_s),
@@ -42,6 +43,8 @@ def status_of(run: Run, steps: int, seconds: float) -> dict[str, Any]:
     }
     if s.stop_at is not None and isfinite(s.stop_at):
         status["threshold"] = s.stop_at
+    if progress.masked:
+        status[MASKED] = True
     if run.memory.data_sha256:
         status["data_sha256"] = run.memory.data_sha256
     if run.guard is not None and run.guard.notes.count:

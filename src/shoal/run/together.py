@@ -69,7 +69,7 @@ def agreed(run: Run, ranks: Ranks, *, late: bool) -> bool:
     for rank, what in enumerate(said[:, 0].tolist()):
         if what == INTERRUPT:
             run.interrupted_by = run.interrupted_by or f"a signal to learner {rank}"
-            run.stop(INTERRUPTED)
+            run.stop_reason = run.stop_reason or INTERRUPTED
         if what != GO_ON:
             run.stop(f"learner {rank} stopped")
     return bool(said[0, 1])

@@ -33,7 +33,7 @@ LOOK_S = 0.2
 
 def interrupt(run: Run, by: str, reason: str = INTERRUPTED) -> None:
     """Ends a run as soon as it can be gone on with later: with a checkpoint of what is under way."""
-    run.stop(reason)
+    run.stop_reason = run.stop_reason or reason
     run.interrupted_by = by
     ranks = run.settings.ranks
     # Several learners end after the same update, but where the first one alone collects what they learn from.
@@ -61,7 +61,9 @@ def next_batch(loop: Loop) -> Any:
     """
     while True:
         try:
-            return next(loop.stream)
+            batch = next(loop.stream)
+            loop.progress.note(batch)
+            return batch
         except EndingError:
             if loop.run.meter.ending.asked:
                 raise

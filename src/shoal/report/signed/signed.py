@@ -123,6 +123,7 @@ def blocks_of(
                 told[0].saved,
                 told[0].origin,
                 saved=told[0].run.is_saved,
+                masked=told[0].run.is_masked,
             )
         ),
         *sections.settings(told, words),
