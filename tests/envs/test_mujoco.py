@@ -201,7 +201,9 @@ def test_vector_environments_keep_their_infos() -> None:
     vector.close()
 
 
-@pytest.mark.parametrize(("keywords", "stepped"), [({}, "native"), ({"forward_reward_weight": np.float32(1)}, "auto")])
+@pytest.mark.parametrize(
+    ("keywords", "stepped"), [({}, "native"), ({"forward_reward_weight": np.float32(1)}, "serial")]
+)
 def test_a_slow_step_is_advised_threads(keywords: dict[str, Any], stepped: str) -> None:
     """And worker processes only where Python steps the rows after all."""
     experiment = Experiment.new(CHEETAH, settings={"algo": "ppo"})

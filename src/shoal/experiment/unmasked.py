@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shoal.envs.masks import masks_beside
+from shoal.llm.tasks.source import TaskSpec
 
 if TYPE_CHECKING:
     from shoal.run.directory import RunDirectory
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 def as_trained(spec: Spec, run: RunDirectory) -> Spec:
     """The spec with what only a reset would tell: whether masks come beside the observations."""
+    if isinstance(spec, TaskSpec):
+        return spec
     return replace(spec, masked=spec.masked or run.is_masked)
 
 
@@ -23,7 +26,8 @@ class Unmasked:
 
     def __init__(self, spec: Spec) -> None:
         """Of the environment that the policy was trained in."""
-        self._spec, self._silent = spec, not masks_beside(spec)
+        self._spec = spec
+        self._silent = isinstance(spec, TaskSpec) or not masks_beside(spec)
 
     def note(self, given: Tree) -> None:
         """A call of `act` with this mask, or None."""
