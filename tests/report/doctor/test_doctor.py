@@ -206,6 +206,23 @@ def test_returns_that_became_alike_at_a_higher_mean_were_learned(last: float, sp
     assert (found is None) == silent
 
 
+@pytest.mark.parametrize(
+    ("last", "said"), [(-0.84, "little was learned: the mean return rose"), (-1.25, "nothing was learned")]
+)
+@pytest.mark.parametrize("normalized", [False, True])
+def test_little_is_not_nothing(last: float, said: str, normalized: bool) -> None:
+    """Seven standard errors of a mean of 100 episodes are no chance; what is set already is not advised."""
+    lines = [
+        {"step": at, "episode/return": mean, "episode/return_std": 0.606, "episode/count": 100 * at}
+        for at, mean in enumerate(np.linspace(-1.282, last, 20), 1)
+    ]
+    config = {"algorithm.network.normalize_obs": normalized}
+    found = no_learning(Evidence(config, {"state": "finished", "steps": 20}, lines))
+    assert found is not None
+    assert found.what.startswith(said)
+    assert ("network.normalize_obs" in found.advice) != normalized
+
+
 @pytest.mark.parametrize(("last", "said"), [(0.605, ""), (0.2, "no-learning"), (0.156, "no-learning")])
 def test_answers_that_are_right_or_wrong_scatter_however_much_was_learned(last: float, said: str) -> None:
     """And what a language model is advised names no setting of environments."""

@@ -74,6 +74,11 @@ class Course:
         return self.known and self.gain > max(clear, 1e-9)
 
     @property
+    def improved(self) -> bool:
+        """Whether its end lies above its beginning by more than chance, be it by less than a clear gain."""
+        return self.known and self.last - self.first > 2**0.5 * FAR * self._chance
+
+    @property
     def settled(self) -> bool:
         """Whether scattered returns became alike, at a mean that lies above the first by more than chance would."""
         if not self.known:

@@ -22,11 +22,19 @@ def no_learning(run: Evidence) -> Finding | None:
         return None
     if course.settled or not run.reached(LATE) or paid_for(run) is not None:
         return None
-    what = (
-        f"nothing was learned: the mean return was {course.first:.4g} at first and is {course.last:.4g} after "
-        f"{course.episodes:,} episodes (their standard deviation is {course.spread:.3g})"
-    )
-    advice = "a preset of a similar environment, another learning_rate, network.normalize_obs, more steps"
+    if course.improved:
+        what = (
+            f"little was learned: the mean return rose from {course.first:.4g} to {course.last:.4g} in "
+            f"{course.episodes:,} episodes, by less than their standard deviation at first, {course.spread:.3g}"
+        )
+    else:
+        what = (
+            f"nothing was learned: the mean return was {course.first:.4g} at first and is {course.last:.4g} after "
+            f"{course.episodes:,} episodes (their standard deviation is {course.spread:.3g})"
+        )
+    advice = "a preset of a similar environment, another learning_rate, more steps"
+    if run.config.get("algorithm.network.normalize_obs") is False:
+        advice += ", network.normalize_obs"
     if run.groups:
         advice = (
             "easier prompts, or a score with steps between nothing and all; read what it answers with `shoal "
