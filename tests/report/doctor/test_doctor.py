@@ -210,7 +210,7 @@ def test_returns_that_became_alike_at_a_higher_mean_were_learned(last: float, sp
     ("last", "said"), [(-0.84, "little was learned: the mean return rose"), (-1.25, "nothing was learned")]
 )
 @pytest.mark.parametrize("normalized", [False, True])
-def test_little_is_not_nothing(last: float, said: str, normalized: bool) -> None:
+def test_little_is_not_nothing(last: float, said: str, normalized: Any) -> None:
     """Seven standard errors of a mean of 100 episodes are no chance; what is set already is not advised."""
     lines = [
         {"step": at, "episode/return": mean, "episode/return_std": 0.606, "episode/count": 100 * at}
