@@ -132,6 +132,18 @@ def test_each_defect_is_found_by_its_check_alone(name: str, check: str, verdict:
 
 
 @pytest.mark.slow
+def test_what_was_not_reached_is_not_called_good() -> None:
+    """Steps that were never taken say nothing of finite numbers, bounds, rewards, ..."""
+
+    class Bare(Forever):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            return super().reset(seed=seed, options=options)[0]
+
+    report = check_env(Bare)
+    seen = {finding.name: finding.verdict for finding in report.findings}
+    assert seen == {"make": "ok", "spaces": "ok", "reset": "error", "close": "ok"}
+
+
 def test_a_leak_is_found_with_its_line() -> None:
     try:
         report = check_env(bad_envs.Leak, steps=3000)

@@ -266,9 +266,11 @@ def _conclude(found: Findings, keeper: Keeper, played: Played) -> None:
             f"but code that keeps the {changed.what} loses it"
         )
         found.warn("buffers", says, advice)
+    found.ok("reset", "returns (observation, info)")
+    if not played.steps:  # of what was not reached nothing is said
+        return
     seen = f"{played.steps} steps, {len(played.lengths)} ended episodes"
     for name, says in (
-        ("reset", "returns (observation, info)"),
         ("step", "returns (observation, reward, terminated, truncated, info)"),
         ("observation", f"has the shape and type of its space in {seen}"),
         ("finite", f"no NaN, nothing infinite in {seen}"),
