@@ -226,7 +226,7 @@ def test_engines_of_strangers() -> None:
         ("HalfCheetah-v5", "auto", "native"),
         ("HalfCheetah-v5", "mujoco", "native"),
         ("HalfCheetah-v5", "workers", "workers"),
-        ("my.envs:Mine", "auto", "auto"),
+        ("my.envs:Mine", "auto", "serial"),
     ],
 )
 def test_what_native_threads_step_is_advised_no_workers(env: str, backend: str, stepped: str) -> None:
