@@ -120,3 +120,11 @@ def test_lengths_that_the_readme_states() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"PPO in one file of at most {MAX_ALGORITHM['ppo']} lines" in text
     assert f"A2C, as in PAAC, in one of at most {MAX_ALGORITHM['a2c']}" in text
+
+
+def test_the_readme_says_where_make_puts_the_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    folder = re.search(r"^BIN := (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert folder is not None
+    assert f"`. {folder[1]}/activate`" in text
+    assert f"`{folder[1]}/shoal`" in text

@@ -282,7 +282,9 @@ def test_as_a_module_in_python(package: Any, tmp_path: Path) -> None:
     assert RunDirectory(done.path).read_config()["algorithm"]["gamma"] == 0.9
     assert shoal.load(done.path).evaluate(seed=1).mean == done.greedy_return
     assert shoal.resume(done.path, panel="none").greedy_return == done.greedy_return
-    with pytest.raises(ConfigError, match="no setting 'clip_coef'; `shoal train --help` lists"):
+    with pytest.raises(
+        ConfigError, match=r"no setting 'clip_coef'; it is a setting of other algorithms, not of .*: clip_coef"
+    ):
         shoal.train("CartPole-v1", algo=module, run_dir=tmp_path / "runs", clip_coef=0.1, **settings)
 
 

@@ -235,7 +235,7 @@ def test_a_result(run_dir: Path) -> None:
         ({"callback": None}, "is here: callbacks"),
         ({"tensorboard_log": "x"}, "is here: nothing: TensorBoard's events are always"),
         ({"verbose": 1}, "is here: panel"),
-        ({"zzzz": 1}, "no setting 'zzzz'; `shoal train --help` lists them$"),
+        ({"zzzz": 1}, "no setting 'zzzz'; `shoal train --help` lists them; what the environment takes is given as env"),
         ({"network": {"zzzz": 1}}, "no setting 'zzzz'; `shoal train --help` lists them$"),
         ({"num_env": 1}, "did you mean num_envs(, [a-z_]+){0,2}\\?$"),
         ({"total_timesteps": 1.5}, "total_timesteps must be a whole number, got 1.5"),

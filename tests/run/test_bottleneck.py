@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 import shoal
+from shoal.envs.agents.tictactoe import TicTacToe
 from shoal.envs.registry import backend_of
 from shoal.experiment import training
+from shoal.report.timelines import engine_of
 from shoal.run.bottleneck import Engine, Spent, bottleneck
+from shoal.run.directory import RunDirectory
 
 MEANWHILE = '; --schedule async (schedule="async" in Python) learns meanwhile'
 WORKERS = '--backend workers (backend="workers" in Python) steps Python environments on all 4 cores'
@@ -42,6 +45,13 @@ CASES: list[tuple[dict[str, float], tuple[float, float] | None, dict[str, Any], 
         None,
         {"backend": "serial", "num_envs": 8, "cores": 4},
         "stepping the environments takes 80 % of the time: " + WORKERS + MEANWHILE,
+    ),
+    (
+        {"environment": 8.0},
+        None,
+        {"backend": "serial", "num_envs": 8, "cores": 4, "several_agents": True},
+        "stepping the environments takes 80 % of the time: worker processes do not step games of several agents, but "
+        "actors (4 for these cores) collect whole rollouts apart" + MEANWHILE,
     ),
     (
         {"environment": 8.0},
@@ -218,6 +228,18 @@ def test_a_run_counts_the_steps_of_its_own_process(run_dir: Path, monkeypatch: p
     path = shoal.train("CartPole-v1", run_dir=run_dir, total_timesteps=256, **tiny).path
     shoal.resume(path, total_timesteps=384, panel="none")
     assert seen == [256, 128]
+
+
+def test_a_run_knows_that_its_environments_have_several_agents(run_dir: Path) -> None:
+    """While it trains by its rows, later by its file."""
+    seen: list[bool] = []
+    tiny: Any = {"num_envs": 4, "num_steps": 16, "num_minibatches": 2, "final_episodes": 0, "panel": "none"}
+    for env in (TicTacToe, "CartPole-v1"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "bottleneck", lambda _, engine: seen.append(engine.several_agents) or "")
+            run = RunDirectory(shoal.train(env, run_dir=run_dir, total_timesteps=128, **tiny).path)
+        seen.append(engine_of(run.read_config(), run.read_origin()).several_agents)
+    assert seen == [True, True, False, False]
 
 
 def test_a_second_tells_nothing() -> None:

@@ -30,6 +30,7 @@ def engine_of(experiment: Experiment, rows: VecEnv) -> Engine:
         num_threads=options.threads(),
         num_workers=options.num_workers,
         cores=cores(),
+        several_agents=getattr(rows.spec, "num_agents", 1) > 1,
         replay=hasattr(experiment.config, "replay"),
         task=on_tasks(experiment.algorithm),
         passes=getattr(experiment.config, "num_iterations", 1),

@@ -27,6 +27,7 @@ from shoal.envs.told import told_before
 from shoal.experiment.applies import names_in
 from shoal.experiment.given_again import check_given_again
 from shoal.experiment.language import language_model, on_tasks, source_of
+from shoal.experiment.misnamed import check_names
 from shoal.experiment.options import CHANGEABLE, CHANGEABLE_PARTS, PLACES, Options
 from shoal.experiment.settings import (
     UNSET,
@@ -52,7 +53,7 @@ from shoal.stream.meter import cores
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from types import ModuleType
 
     from shoal.algos import Algorithm
@@ -134,7 +135,7 @@ class Experiment:
         if isinstance(policy, str):
             named["policy"] = policy
         layers = (algos.defaults(algorithm), tuned, named, settings)
-        options, own = resolve(Options, algorithm.Config, *layers)
+        options, own = _resolve(algorithm, layers, env)
         chosen = policy or options.policy
         return cls(options, own, algorithm, env, env_kwargs, chosen, given=given)
 
@@ -185,7 +186,7 @@ class Experiment:
         tuned = preset(algos.name_of(algorithm), name, env) if name else {}
         tuned, env_kwargs = _with_keywords(tuned, env_kwargs)
         layers = (algos.defaults(algorithm), tuned, own, table, given)
-        options, config = resolve(Options, algorithm.Config, *layers)
+        options, config = _resolve(algorithm, layers, source)
         return cls(
             options,
             config,
@@ -385,6 +386,15 @@ def fixed_settings(experiment: Experiment) -> dict[str, Any]:
         if is_function(name, value):
             whole[name] = "a function"
     return json.loads(json.dumps(whole | {"env_kwargs": env_kwargs}, default=str))
+
+
+def _resolve(
+    algorithm: Algorithm, layers: Sequence[Mapping[str, Any]], env: object
+) -> tuple[Options, Any]:
+    """The settings of the run and of the algorithm; ConfigError for a name that is none, with what it may mean."""
+    for layer in layers:
+        check_names(layer, Options, algorithm, env)
+    return resolve(Options, algorithm.Config, *layers)
 
 
 def _below(

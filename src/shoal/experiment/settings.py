@@ -89,6 +89,12 @@ TABLES = ("algorithm", "env_kwargs")
 UNSET = "unset"
 """The key of a configuration file that lists the settings that are None where their default is not."""
 
+FIXED = {
+    "normalize_obs": "bring observations to one scale in the environment, by fixed numbers, such as with Gymnasium's "
+    "RescaleObservation",
+}
+"""What to do for settings that some networks do not have."""
+
 
 def layers_of_file(
     saved: Mapping[str, Any], options: type[Any]
@@ -157,7 +163,8 @@ def build(
     for name, value in values.items():
         if name not in names:
             refuse_outdated([name])
-            raise ConfigError(f"no setting {name!r}; {_meant(name, (*names, *known))}")
+            what = lacks(kind, name) or _meant(name, (*names, *known))
+            raise ConfigError(f"no setting {name!r}; {what}")
         hint = hints[name]
         if is_dataclass(hint) and isinstance(value, Mapping):
             inside = cast("Mapping[str, object]", value)
@@ -170,6 +177,12 @@ def build(
                 raise ConfigError(there)
             converted[name] = convert(name, value, hint)
     return kind(**converted)
+
+
+def lacks(kind: type[Any], name: str) -> str:
+    """What to do where a network has a setting for good that others let be chosen; empty where it has not."""
+    fixed = name in FIXED and name in vars(kind) and name not in names_of(kind)
+    return f"this network has none: {FIXED[name]}" if fixed else ""
 
 
 def _default_of(kind: type[object], name: str) -> object:

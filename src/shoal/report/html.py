@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, cast
 from shoal.report.cost.telling import cost_line
 from shoal.report.run_table import state_of
 from shoal.report.usage import usage
+from shoal.run import handed
 from shoal.run.drafts import write_atomic
 from shoal.run.guard.notes import read_notes
+from shoal.run.origin import LANGUAGE
 from shoal.run.records import read_metrics
 from shoal.types.text import cell, printable, printable_lines
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from shoal.run.directory import RunDirectory
     from shoal.run.guard.notes import Notes
+    from shoal.run.origin import Origin
 
 SUMMARY = "summary.html"
 DPI = 110
@@ -149,7 +152,8 @@ def html(
             ),
         )
     )
-    parts.append(_section("Settings", _pairs(flat(config))))
+    settings = applied(flat(config), run.read_origin())
+    parts.append(_section("Settings", _pairs(settings)))
     if "versions" in status:
         versions = cast("Mapping[str, object]", status["versions"])
         parts.append(_section("Versions", _pairs(versions)))
@@ -168,6 +172,24 @@ def flat(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
         else:
             found[f"{prefix}{key}"] = value
     return found
+
+
+def applied(config: Mapping[str, object], origin: Origin) -> dict[str, object]:
+    """Settings under dotted names, without those of a network and of language models where the run had none.
+
+    A policy of shoal's own, given as an object, follows from the network's settings.
+    """
+    tables: list[str] = []
+    policy = handed.policy(str(config.get("policy") or origin.policy))
+    if policy.name and not policy.own:
+        tables.append("algorithm.network")
+    if origin.unexplained != LANGUAGE and "algorithm.num_generations" not in config:
+        tables += ["language", "model"]
+    return {
+        name: value
+        for name, value in config.items()
+        if not any(f"{name}.".startswith(f"{table}.") for table in tables)
+    }
 
 
 def shown(value: object) -> str:

@@ -10,6 +10,7 @@ from shoal.report.curves import png
 from shoal.report.timeline import busy_lines, draw_timeline, trace_bytes
 from shoal.run.bottleneck import Engine, Spent, bottleneck
 from shoal.run.drafts import write_atomic
+from shoal.run.origin import AGENTS
 from shoal.run.records import read_metrics
 from shoal.run.traces import read_traces
 from shoal.stream.meter import cores
@@ -17,6 +18,7 @@ from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from shoal.run.directory import RunDirectory
+    from shoal.run.origin import Origin
 
 DPI = 110
 
@@ -47,11 +49,13 @@ def write_timeline(run: RunDirectory) -> list[str]:
 def said_of(run: RunDirectory, config: Mapping[str, Any]) -> str:
     """The bottleneck of a run by its metrics; empty where they do not tell."""
     spent = Spent.of_lines(read_metrics(run.metrics).lines)
-    return "" if spent is None else bottleneck(spent, engine_of(config))
+    if spent is None:
+        return ""
+    return bottleneck(spent, engine_of(config, run.read_origin()))
 
 
-def engine_of(config: Mapping[str, Any]) -> Engine:
-    """How a run collected, by its configuration; what is no setting there counts as not said."""
+def engine_of(config: Mapping[str, Any], origin: Origin | None = None) -> Engine:
+    """How a run collected, by its configuration and its origin; what is no setting there counts as not said."""
     kinds = {"schedule": str, "backend": str}
     kinds |= dict.fromkeys(
         ("max_staleness", "actors", "num_envs", "num_threads", "num_workers"), int
@@ -66,6 +70,7 @@ def engine_of(config: Mapping[str, Any]) -> Engine:
         found["backend"] = "native"
     else:
         found["backend"] = backend_of(env, backend)
+    found["several_agents"] = origin is not None and origin.unexplained == AGENTS
     table: object = config.get("algorithm")
     own = cast("Mapping[str, Any]", table) if isinstance(table, Mapping) else {}
     found["replay"] = "replay" in own

@@ -44,6 +44,8 @@ class Engine:
     """0: one a core."""
     cores: int = 1
     """Of the machine."""
+    several_agents: bool = False
+    """Whether an environment has several, which worker processes do not step."""
 
     replay: bool = False
     """Whether it learned from a replay memory."""
@@ -234,6 +236,11 @@ def _for_steps(engine: Engine, step_s: float | None) -> str:
 
 def _side_by_side(engine: Engine, several: int, step_s: float | None) -> str:
     """What steps Python environments on several cores: worker processes, unless steps are too short for them."""
+    if engine.several_agents:
+        return (
+            "worker processes do not step games of several agents, but actors "
+            f"({several} for these cores) collect whole rollouts apart"
+        )
     if step_s is None or engine.num_envs * step_s * (1 - 1 / several) > EXCHANGE_S:
         return f'--backend workers (backend="workers" in Python) steps Python environments on all {engine.cores} cores'
     return (

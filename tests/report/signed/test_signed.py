@@ -18,6 +18,7 @@ from PIL import Image
 from shoal import cli
 from shoal.deploy.stages.criteria import Simulate
 from shoal.deploy.stages.measures import simulated
+from shoal.report.html import applied, flat
 from shoal.report.signed.gather import gather
 from shoal.report.signed.signed import choose, write_signed
 from shoal.report.signed.untested import untested
@@ -275,6 +276,33 @@ def test_a_run_with_other_settings_is_not_left_out_for_its_seed(write: Write, tm
     old.path.rename(new.path)
     with pytest.raises(ConfigError, match="differ in more than their seed"):
         write_signed(choose([new, write(1, total_timesteps=400)]), tmp_path, pdf=False)
+
+
+OWN = {"run": "a" * 32, "policy": "Net(...)"}
+SHOALS = OWN | {"policy": "shoal.nets.policy:MlpPolicy(...)"}
+TABLES: dict[str, Any] = {"model": "tiny", "language": {"slots": 8}}
+NETWORK: dict[str, Any] = {"gamma": 0.9, "network": {"hidden": [64, 64]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "listed"),
+    [
+        ({"algorithm": NETWORK}, ["algorithm.gamma", "algorithm.network.hidden"]),
+        ({"algorithm": NETWORK, "policy": "my:Net"}, ["algorithm.gamma"]),
+        ({"algorithm": NETWORK, "origin": OWN}, ["algorithm.gamma"]),
+        ({"algorithm": NETWORK, "origin": SHOALS}, ["algorithm.gamma", "algorithm.network.hidden"]),
+        ({"algorithm": {"num_generations": 4}}, ["algorithm.num_generations", "language.slots", "model"]),
+        ({"origin": {"run": "a" * 32, "unexplained": "language"}}, ["language.slots", "model"]),
+    ],
+)
+def test_settings_that_applied(write: Write, changes: dict[str, Any], listed: list[str]) -> None:
+    """None of the default network beside a policy of one's own, none of language models elsewhere."""
+    run = write(**TABLES | changes)
+    names = [name for name in applied(flat(run.read_shown()), run.read_origin()) if name not in CONFIG]
+    assert sorted(set(names) - {"seed", "policy"}) == listed
+    page = page_of(run)
+    for name in ("language.slots", "algorithm.network.hidden"):
+        assert (name in page) == (name in listed)
 
 
 def test_both_languages_say_the_same_things() -> None:

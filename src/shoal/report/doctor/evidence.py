@@ -63,7 +63,7 @@ class Evidence:
             metrics.lines,
             metrics.warning,
             read_notes(run.path),
-            engine_of(config),
+            engine_of(config, run.read_origin()),
         )
 
     def values(self, name: str) -> Floats:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from shoal.report.html import flat, shown
+from shoal.report.html import applied, flat, shown
 from shoal.report.signed.content import (
     Heading,
     Items,
@@ -321,9 +321,10 @@ def signatures(words: Words) -> list[Block]:
 
 
 def settings(told: Sequence[Told], words: Words) -> list[Block]:
-    """All settings, versions, and how the policy is used."""
+    """The settings that applied, and versions."""
     first = told[0]
-    blocks: list[Block] = [Heading(words("settings")), Table(_pairs(first.config))]
+    used = applied(first.config, first.origin)
+    blocks: list[Block] = [Heading(words("settings")), Table(_pairs(used))]
     versions: Any = first.status.get("versions")
     if isinstance(versions, dict):
         table = cast("dict[str, object]", versions)
