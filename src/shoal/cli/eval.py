@@ -95,7 +95,7 @@ def _record(agent: Agent, path: Path, given: Given) -> None:
     video = agent.record_video(
         path, rows=given.video_rows, seed=given.seed, max_steps=given.video_steps
     )
-    from shoal.types.text import printable
+    from shoal.types.text import decimal, printable
 
-    returns = ", ".join(f"{value:.1f}" for value in video.returns)
+    returns = ", ".join(decimal(value) for value in video.returns)
     print(f"video: {printable(path)}, {video.frames} frames, returns {returns}")

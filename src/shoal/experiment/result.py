@@ -12,6 +12,7 @@ from shoal.experiment.agent import GREEDY_EPISODES
 from shoal.experiment.foreign import Told
 from shoal.run import log
 from shoal.run.guard.ending import GUARD
+from shoal.types.text import decimal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,5 +89,5 @@ class Result(Told):
             bar += f", greedy_cost={self.greedy_cost:.4g}"
         return (
             f"Result({str(self.path)!r}, steps={self.steps:,}, seconds={self.seconds:.1f}, "
-            f"greedy_return={self.greedy_return:.1f}{bar}, stop_reason={self.stop_reason!r})"
+            f"greedy_return={decimal(self.greedy_return)}{bar}, stop_reason={self.stop_reason!r})"
         )

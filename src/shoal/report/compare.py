@@ -26,7 +26,7 @@ from shoal.run.directory import RunDirectory, find_all, list_runs
 from shoal.run.drafts import write_atomic
 from shoal.run.reading import read_toml
 from shoal.types import ConfigError
-from shoal.types.text import printable
+from shoal.types.text import decimal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -290,7 +290,7 @@ def _group_row(group: Group, drawn: Band, last: float, *, costs: bool) -> list[s
     count = len(group.curves)
     interval = "-"
     if count > 1:
-        interval = f"{drawn.low[-1]:.1f} to {drawn.high[-1]:.1f}"
+        interval = f"{decimal(drawn.low[-1])} to {decimal(drawn.high[-1])}"
     greedy = [_middle(group.greedy(), count)]
     if costs:
         greedy.append(_middle(group.greedy_costs(), count))
@@ -299,7 +299,7 @@ def _group_row(group: Group, drawn: Band, last: float, *, costs: bool) -> list[s
     return [
         group.label,
         str(count),
-        f"{drawn.middle[-1]:.1f}",
+        decimal(drawn.middle[-1]),
         interval,
         *greedy,
         f"{steps:,.0f}",
@@ -311,7 +311,7 @@ def _middle(scores: Floats, count: int) -> str:
     """The interquartile mean of the greedy scores of `count` runs, and of how many of them it is."""
     if not len(scores):
         return "-"
-    said = f"{iqm(scores):.1f}"
+    said = decimal(float(iqm(scores)))
     return said if len(scores) == count else f"{said} ({len(scores)} of {count})"
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from shoal.run.records import HUGE
-from shoal.types.text import printable
+from shoal.types.text import decimal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -198,7 +198,7 @@ def _draw_return(
         )
     greedy = status.get("greedy_return")
     if isinstance(greedy, float | int) and abs(greedy) < HUGE and lines:
-        label = say(f"greedy, at the end: {greedy:.1f}")
+        label = say(f"greedy, at the end: {decimal(greedy)}")
         axes.plot(steps[-1:], [greedy], "*", markersize=12, color="black", label=label)
     threshold = status.get("threshold")
     if isinstance(threshold, float | int) and abs(threshold) < HUGE:

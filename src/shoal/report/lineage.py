@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoal.run.records import read_metrics
+from shoal.types.text import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,8 +37,8 @@ class Takeover:
             for name, (old, new) in self.settings.items()
         )
         return (
-            f"step {self.step:,}: {self.child} ({self.child_return:.1f}) took over from {self.parent} "
-            f"({self.parent_return:.1f}): {changes}"
+            f"step {self.step:,}: {self.child} ({decimal(self.child_return)}) took over from {self.parent} "
+            f"({decimal(self.parent_return)}): {changes}"
         )
 
 

@@ -26,7 +26,7 @@ from shoal.report.panel import (
 from shoal.report.tokens import is_of_language, token_rows
 from shoal.run.callbacks import EpisodeEnd
 from shoal.stream.meter import ACTIVITIES, cores, gpu_use
-from shoal.types.text import printable, without_colors
+from shoal.types.text import decimal, printable, without_colors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -164,7 +164,7 @@ class Live:
         table.add_row("return", _return(mean, settings.stop_at))
         table.add_row("", Text(sparkline(self._returns, SPARK_WIDTH), style="cyan"))
         if self._greedy is not None:  # a policy that explores shows less than it can
-            table.add_row("greedy", f"{self._greedy:.1f}")
+            table.add_row("greedy", decimal(self._greedy))
         if (spent := record.get("info/cost")) is not None:
             table.add_row("episode's cost", f"{spent:.4g}")
         if self._cost is not None:
@@ -251,7 +251,7 @@ def _progress(
 
 
 def _return(mean: float | None, stop_at: float | None) -> str:
-    shown = "-" if mean is None else f"{mean:.1f}"
+    shown = "-" if mean is None else decimal(mean)
     if stop_at is None or math.isinf(stop_at):
         return shown
     return f"{shown}, stops at {stop_at:g}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from shoal.run.callbacks import EpisodeEnd
 from shoal.types import ConfigError
 from shoal.types.arguments import string_of
-from shoal.types.text import printable, printable_lines, without_colors
+from shoal.types.text import decimal, printable, printable_lines, without_colors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -268,7 +268,7 @@ def progress_line(
         cost: the last mean cost of an evaluation's episodes.
     """
     mean = record.get("episode/return")
-    shown = "-" if mean is None else f"{mean:.1f}"
+    shown = "-" if mean is None else decimal(mean)
     speed = record["speed/sps"]
     line = f"step {record['step']:>10,}  return {shown:>8}  {speed:>12,.0f} steps/s"
     if acted := record.get("guard/interventions"):
@@ -278,7 +278,7 @@ def progress_line(
     if (spent := record.get("info/cost")) is not None:
         line += f"  cost {spent:.4g}"
     if greedy is not None:
-        line += f"  greedy return {greedy:>8.1f}"
+        line += f"  greedy return {decimal(greedy):>8}"
     return line if cost is None else f"{line}  greedy cost {cost:.4g}"
 
 
@@ -289,11 +289,11 @@ def result_line(result: Outcome) -> str:
         met = "met" if result.solved else "missed"
         bar = f" (threshold {result.threshold:g} {met})"
     spent = f"{result.steps:,} steps, {result.seconds:.1f} s"
-    figure = f"greedy return {result.greedy_return:.1f} over {result.greedy_episodes} episodes"
+    figure = f"greedy return {decimal(result.greedy_return)} over {result.greedy_episodes} episodes"
     if math.isnan(result.greedy_return):
         figure = "no greedy return"
         if math.isfinite(result.mean_return):
-            figure += f", mean return {result.mean_return:.1f}"
+            figure += f", mean return {decimal(result.mean_return)}"
     where, here = Path(result.path), Path.cwd()
     if where.is_relative_to(here):
         where = where.relative_to(here)

@@ -11,6 +11,7 @@ from shoal.envs.rendering import Renderer
 from shoal.learn.acting import make_actor
 from shoal.report.video import grid, tile, write_video
 from shoal.run.evaluate import SEED_OFFSET, mark_starts
+from shoal.types.text import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ class Progress:
         ended = np.all(self.ended.reshape(shape), 1)
         tiles: list[Frame] = []
         for at, picture in enumerate(self.pictures):
-            caption = f"return {returns[at]:.1f}   step {steps[at]}"
+            caption = f"return {decimal(returns[at])}   step {steps[at]}"
             tiles.append(tile(picture, caption, dimmed=bool(ended[at])))
         return grid(tiles)
 

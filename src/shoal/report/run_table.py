@@ -14,7 +14,7 @@ from shoal.report.lineage import lineage_of
 from shoal.run.control import STARTING, is_starting, was_killed_at_start
 from shoal.run.directory import list_runs
 from shoal.run.status import GOING, is_running
-from shoal.types.text import cell, printable
+from shoal.types.text import cell, decimal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,11 +124,15 @@ def _row(run: RunDirectory, root: Path) -> tuple[list[str], list[str]]:
     if (cost := status.get("greedy_cost")) is not None:
         score += f", cost {_decimal(cost)}"
     seconds = status.get("seconds")
-    row = [where, *named, steps, score, state, _decimal(seconds), date]
+    row = [where, *named, steps, score, state, _seconds(seconds), date]
     return row, []
 
 
 def _decimal(value: float | None) -> str:
+    return "-" if value is None else decimal(value)
+
+
+def _seconds(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if abs(value) < 1e15 else f"{value:.6g}"

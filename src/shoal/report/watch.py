@@ -18,7 +18,7 @@ from shoal.report.facts import Facts, Processors, facts_of, find_named
 from shoal.report.live import SPARK_WIDTH, clock, sparkline, time_bars
 from shoal.run.following import Follower
 from shoal.types import ConfigError
-from shoal.types.text import printable
+from shoal.types.text import decimal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -226,7 +226,7 @@ def _guard(facts: Facts) -> Sequence[RenderableType]:
 def _decimal(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.1f}" if abs(value) < 1e9 else f"{value:.4g}"
+    return decimal(value)
 
 
 def _with_cost(mean: float | None, cost: float | None) -> str:

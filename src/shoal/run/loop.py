@@ -30,6 +30,7 @@ from shoal.run.together import Reader, agreed, begin_alike, note_exchange, with_
 from shoal.run.watching import Watching, next_batch, stand_still
 from shoal.run.writer import Writer, write_line
 from shoal.stream.ending import EndingError
+from shoal.types.text import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -66,9 +67,9 @@ def why_to_stop(run: Run, steps: int, greedy: float) -> str:
     """Why a run ends after `steps` environment steps; empty where it goes on."""
     limit, alone = run.settings.stop_at, not run.settings.confirm_episodes
     if limit is not None and alone and run.mean_return >= limit:
-        return f"mean return {run.mean_return:.1f} reached {limit:g}"
+        return f"mean return {decimal(run.mean_return)} reached {limit:g}"
     if limit is not None and greedy >= limit:
-        return f"greedy mean return {greedy:.1f} reached {limit:g}"
+        return f"greedy mean return {decimal(greedy)} reached {limit:g}"
     if run.updates < run.settings.data.updates:
         return ""
     over = steps >= run.settings.total_timesteps

@@ -12,6 +12,7 @@ from shoal.run.callbacks import tell
 from shoal.run.exploit import copies_of, inherited, perturbed
 from shoal.run.members import members_of
 from shoal.types import ConfigError
+from shoal.types.text import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +100,7 @@ class Selection:
         mean = float(returns[self.kept].mean())
         tell(
             run,
-            f"{self.kept} is kept, the best of {len(learners)} agents: greedy return {mean:.1f} over "
+            f"{self.kept} is kept, the best of {len(learners)} agents: greedy return {decimal(mean)} over "
             f"{ranking.episodes} episodes",
             how="note",
         )
@@ -185,7 +186,7 @@ class Selection:
         worse, better = (float(returns[x].mean()) for x in (child, copy.parent))
         tell(
             run,
-            f"step {steps:,}: {child} ({worse:.1f}) takes over from {copy.parent} ({better:.1f}): "
+            f"step {steps:,}: {child} ({decimal(worse)}) takes over from {copy.parent} ({decimal(better)}): "
             + ", ".join(changes),
             how="note",
         )

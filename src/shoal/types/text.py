@@ -65,3 +65,11 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def decimal(value: float) -> str:
+    """A return as lists and lines show it: one decimal, and of numbers below 10 three digits (9.74, -0.853, 1.0)."""
+    if abs(value) >= 10 or value != value:
+        return f"{value:.1f}" if abs(value) < 1e9 else f"{value:.4g}"
+    shown = f"{value:.3g}"
+    return shown if "." in shown or "e" in shown else f"{shown}.0"
