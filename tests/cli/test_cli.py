@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import shoal
 from shoal import cli
 from shoal.cli import resume
 from shoal.experiment import keywords
@@ -73,6 +74,11 @@ def test_help(run: Any) -> None:
     assert status == 0
     assert all(f"  {name}" in out for name in cli.COMMANDS)
     assert run()[0] == 2
+
+
+def test_version(run: Any) -> None:
+    """Its one line, and success."""
+    assert run("--version")[:2] == (0, f"shoal {shoal.__version__}\n")
 
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))

@@ -119,6 +119,15 @@ def test_wrong_masks_are_refused(given: Any, message: str) -> None:
         MaskReader(Spec.of("Test-v0", BOX, BOTH)).read(given, 1)
 
 
+def test_a_dict_in_the_place_of_a_mask_is_named() -> None:
+    """Such as the whole info: by its keys, with what would be right."""
+    reader = MaskReader(Spec.of("Test-v0", BOX, spaces.Discrete(3)))
+    told = r"an action_mask that is a dict with the keys 'action_mask', 'lives', but Discrete\(3\) needs an array of 3"
+    with pytest.raises(ValueError, match=told):
+        reader.read({"action_mask": [1, 0, 1], "lives": 3}, 1)
+    assert reader.read([1, 0, 1], 1).tolist() == [[True, False, True]]
+
+
 def test_an_observation_with_an_impossible_mask_is_refused() -> None:
     """Before anything runs."""
 

@@ -144,6 +144,19 @@ def test_objects_that_were_handed_over_are_named(kind: str, given: Any, monkeypa
     assert len(RunDirectory(path).read_origin().handed()) == 2
 
 
+def test_one_error_names_objects_and_schedules(given: Any, tmp_path: Path) -> None:
+    """A schedule that no module has under a name is asked for beside the policy; one that was given no more."""
+    plan: Any = lambda progress: 1 - progress / 2  # noqa: E731
+    more = {"policy": given.Small, "learning_rate_schedule": plan}
+    path = shoal.train("CartPole-v1", run_dir="runs", panel="none", **more, **TINY).path
+    told = "--policy handed_module:Small; shoal resume needs also --learning-rate-schedule MODULE:FUNCTION, in Python"
+    with pytest.raises(ConfigError, match=f"{told} learning_rate_schedule="):
+        shoal.resume(path, panel="none", total_timesteps=768)
+    with pytest.raises(ConfigError, match=r"--policy handed_module:Small$"):
+        shoal.resume(path, panel="none", total_timesteps=768, learning_rate_schedule=plan)
+    assert shoal.resume(path, panel="none", total_timesteps=768, **more).steps == 768
+
+
 def test_runs_of_two_policies_are_no_seeds_of_one(given: Any, tmp_path: Path) -> None:
     """Neither has a setting that names it."""
     paths = [

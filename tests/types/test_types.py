@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from shoal.types import ConfigError, Layout, Leaf, Spec, map_tree
-from shoal.types.text import cell
+from shoal.types.text import cell, decimal
 
 NESTED = spaces.Dict(
     {
@@ -155,3 +155,15 @@ def test_a_cell_quotes_formulas_and_leaves_figures_as_they_are() -> None:
     assert [cell(text) for text in figures] == list(figures)
     formulas = ("=1+1", "-1+cmd|' /C calc'!A0", "-SUM(A1)", "-5 A1", "@x", "+", "- x")
     assert [cell(text) for text in formulas] == [f"'{text}" for text in formulas]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (500.0, "500.0"), (-84.26, "-84.3"), (9.97, "9.97"), (9.999, "10.0"), (1.0, "1.0"), (0.0, "0.0"),
+        (-0.8531, "-0.853"), (0.04127, "0.0413"), (2e9, "2e+09"), (float("nan"), "nan"), (float("-inf"), "-inf"),
+    ],
+)  # fmt: skip
+def test_decimals_of_returns(value: float, shown: str) -> None:
+    """Returns of about 1 are told from each other."""
+    assert decimal(value) == shown

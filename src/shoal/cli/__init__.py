@@ -10,6 +10,7 @@ import warnings
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, NoReturn
 
+from shoal import __version__
 from shoal.cli.statuses import BAD_USAGE, FAILED, INTERRUPTED, NO_READER
 from shoal.types import ConfigError, EnvError
 from shoal.types.text import printable_lines, without_colors
@@ -74,7 +75,11 @@ def main() -> None:
         print("usage: shoal COMMAND [options]      (shoal COMMAND --help shows them)\n")
         for name, about in COMMANDS.items():
             print(f"  {name:<10} {about}")
+        print("\n  --version  print the version")
         sys.exit(0 if arguments else BAD_USAGE)
+    if arguments[0] == "--version":
+        print(f"shoal {__version__}")
+        sys.exit(0)
     name = arguments[0]
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=2)

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from shoal.envs.mask_names import warn_of_names
 from shoal.envs.outputs import take
 from shoal.types import ConfigError, EnvError, choices, leaf_spaces, select
+from shoal.types.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -89,6 +90,12 @@ class MaskReader:
             node = _inside(node, key, name)
         if node is None:
             return np.ones((count, part.size), np.bool_)
+        if isinstance(node, dict):
+            keys = ", ".join(map(repr, node))
+            raise ValueError(
+                f"an {name} that is a dict with the keys {printable(keys, 200)}, but {part.space} needs an array of "
+                f"{part.size} numbers 0 and 1"
+            )
         pieces: Sequence[Tree] = node if isinstance(node, tuple | list) else [node]
         flat = [np.asarray(piece).reshape(count, -1) for piece in pieces]
         array = np.concatenate(flat, axis=1)

@@ -173,14 +173,10 @@ class Experiment:
         objects = {"env": source, "policy": policy}
         mine = [name for name, made in objects.items() if made is not None]
         known = origin or Origin.of_file(saved, Path("config.toml"))
-        check(
-            {**own, "algorithm": table},
-            known,
-            trust=trust,
-            given=(*mine, *given, *names_in(given), *named),
-            opened=origin is not None,
-        )
-        check_given_again(known, own, given=(*mine, *given), opened=origin is not None)
+        whole, opened = {**own, "algorithm": table}, origin is not None
+        by_name = (*mine, *given, *names_in(given), *named)
+        check(whole, known, trust=trust, given=by_name, opened=opened)
+        check_given_again(known, whole, given=by_name, opened=opened)
         algorithm = algos.load(own.get("algo", algos.DEFAULT))
         name = own.get("preset")
         tuned = preset(algos.name_of(algorithm), name, env) if name else {}

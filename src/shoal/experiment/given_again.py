@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from shoal.math.rates import SUFFIX
 from shoal.run.handed import environment, policy
 from shoal.types import ConfigError
 
@@ -46,8 +47,27 @@ def check_given_again(
     way = _for_run if opened else _for_file
     raise ConfigError(
         f"the run was given {said} as {'an object' if one else 'objects'}, which no file holds: "
-        f"{way(lacks, 'it' if one else 'them')}"
+        f"{way(lacks, 'it' if one else 'them')}{_schedules(saved, given) if opened else ''}"
     )
+
+
+def _schedules(saved: Mapping[str, object], given: Collection[str]) -> str:
+    """How the functions among a run's schedules that no other program finds are given beside the objects."""
+    table = saved.get("algorithm")
+    settings = cast("Mapping[str, object]", table) if isinstance(table, dict) else {}
+    lacks = [
+        name
+        for name, value in settings.items()
+        if name.endswith(SUFFIX)
+        and name not in given
+        and isinstance(value, str)
+        and ("<" in value or value.startswith("__main__:"))
+    ]
+    if not lacks:
+        return ""
+    in_python = ", ".join(f"{name}=..." for name in lacks)
+    options = " ".join(f"--{name.replace('_', '-')} MODULE:FUNCTION" for name in lacks)
+    return f"; shoal resume needs also {options}, in Python {in_python}"
 
 
 def _for_run(lacks: Mapping[str, Handed], it: str) -> str:
