@@ -345,6 +345,14 @@ class TextSpace(Good):
         self.observation_space = spaces.Dict({"seen": self.observation_space, "said": spaces.Text(8)})
 
 
+class NothingToChoose(Continuous):
+    """Acts in a Box of size 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(-1, 1, (0,), np.float32)
+
+
 class Unbounded(Continuous):
     """Acts without bounds."""
 

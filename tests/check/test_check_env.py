@@ -91,6 +91,7 @@ DEFECTS = [
         "error",
         r"observation_space\['said'\] is Text.*no arrays of fixed size.*--preprocessing\.text words.*keep-keys",
     ),
+    ("NothingToChoose", "spaces", "error", r"action_space is Box.*holds no numbers.*leave it out"),
     ("Unbounded", "action-scale", "warning", r"action_space is unbounded.*finite bounds"),
     ("NestedWrong", "observation", "error", r"has no part \['n'\]"),
     ("Doubles", "dtype", "warning", r"observation_space holds float64.*use float32"),

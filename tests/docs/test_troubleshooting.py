@@ -92,6 +92,14 @@ class Wider(nn.Module):
         return self.both(obs).split([2, 1], -1)
 
 
+class Narrow(Wider):
+    """Made for observations of another width."""
+
+    def __init__(self, spec: Any) -> None:
+        super().__init__(spec)
+        self.both = nn.Linear(5, 3)
+
+
 def train(env: Any = "CartPole-v1", **settings: Any) -> Any:
     small: dict[str, Any] = {
         "num_envs": 4,
@@ -192,6 +200,7 @@ CAUSES: list[Callable[[], Any]] = [
     lambda: train(algo="my_algo.py"),
     lambda: train(policy=lambda size, actions: None),
     lambda: train(policy=Wider, env=Counted),
+    lambda: train(policy=Narrow),
     lambda: train(algo="trpo"),
     lambda: train(learning_rate_schedule="kl"),
     lambda: train(norm_adv=False, reward_scale=1e30),

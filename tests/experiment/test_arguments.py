@@ -65,6 +65,8 @@ def test_every_entry_point_says_which_argument_is_wrong(agent: Agent, tmp_path: 
         "source": (shoal.sweep, {"out": new, "panel": "none"}, ([1], object(), b"x", None, 3, True)),
         "out": (shoal.sweep, {"source": plan, "panel": "none"}, PATH),
         "path": (shoal.load, {}, PATH),
+        "report": (shoal.resume, {"path": agent.provenance.folder, "panel": "none"}, FLAG),
+        "trust": (shoal.load, {"path": agent.provenance.folder}, FLAG),
         "run_dir": (shoal.resume, {"path": agent.provenance.folder, "panel": "none"}, (*PATH, None)),
         "panel": (lambda panel: shoal.train("CartPole-v1", **{**SMALL, "panel": panel}), {}, (*ODD, None, 3)),
     }
@@ -72,6 +74,13 @@ def test_every_entry_point_says_which_argument_is_wrong(agent: Agent, tmp_path: 
         for value in values:
             with pytest.raises(ConfigError, match=rf"^{name} "):
                 call(**given, **{name: value})
+    for value in FLAG:
+        with pytest.raises(ConfigError, match=r"^greedy must be true or false"):
+            agent.act(np.zeros(4, np.float32), greedy=value)  # pyright: ignore[reportArgumentType]
+        for name in ("report", "trust"):
+            with pytest.raises(ConfigError, match=rf"^{name} must be true or false"):
+                given: Any = {**SMALL, name: value}
+                shoal.train("CartPole-v1", run_dir=new, **given)
     for value in PATH:
         with pytest.raises(ConfigError, match=r"^path must be a path"):
             find_prices(value)  # pyright: ignore[reportArgumentType]

@@ -117,6 +117,7 @@ def test_a_file_lies_over_the_preset_that_it_names() -> None:
     [
         ({"algorithm": {"num_envs": 8}}, r"num_envs is a setting of the run now: .* \[algorithm\], to the top"),
         ({"algorithm": {"self_play": {"every": 3}}}, "self_play is a setting of the run now"),
+        ({"seeds": 3}, "unknown keys .*seeds.*; a run has one seed; .*--seeds 3"),
         ({"num_env": 8}, "unknown keys .*num_env.*did you mean .*num_envs"),
         ({"learning_rate": 0.1}, r"unknown keys .*learning_rate.*\. The .* in the table \[algorithm\]"),
         ({"algorithm": 3}, r"algorithm must be a table, \[algorithm\] with .*, got 3"),
@@ -124,7 +125,7 @@ def test_a_file_lies_over_the_preset_that_it_names() -> None:
         ({"old_name": 8}, "old_name is called new_name now"),
         ({"algorithm": {"network": {"old_name": True}}}, "old_name is called new_name now"),
     ],
-    ids=["moved", "moved-table", "misspelt", "own", "no-table", "no-keywords", "renamed", "renamed-nested"],
+    ids=["moved", "moved-table", "seeds", "misspelt", "own", "no-table", "no-keywords", "renamed", "renamed-nested"],
 )
 def test_files_that_name_what_is_not_there(saved: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting that stands elsewhere or is called otherwise, now or before: its place or name is said."""

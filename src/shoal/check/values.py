@@ -82,8 +82,20 @@ def _check_kind(found: Findings, where: str, space: spaces.Space[Any]) -> None:
         )
 
 
+def _check_empty(found: Findings, where: str, space: spaces.Box, *, acts: bool) -> None:
+    """Of a Box without numbers: an action is refused in training, a part of an observation is only of no use."""
+    says = f"{where} is {shown(space)} and holds no numbers"
+    if acts:
+        found.error("spaces", says, "leave it out: there is nothing to choose")
+    else:
+        found.warn("spaces", says, "leave it out: it tells nothing")
+
+
 def _check_box(found: Findings, where: str, space: spaces.Box, *, acts: bool) -> None:
     low, high = space.low, space.high
+    if not low.size:
+        _check_empty(found, where, space, acts=acts)
+        return
     if acts and not space.is_bounded():
         says = f"{where} is unbounded: {shown(space)}; a policy begins with actions of about -1 to 1"
         advice = "give finite bounds, best -1 and 1, and scale the action inside step(); network.squash needs bounds"

@@ -198,6 +198,7 @@ class Agent(Predicts, Staged, Answers, Told):
             EnvError: the guard's own function gave what cannot be done, or nothing is allowed.
             ValueError: other shapes or kinds than the environment's, numbers that are not finite, or no such `start`.
         """
+        greedy = flag_of("greedy", greedy)
         preprocessing = self.experiment.options.preprocessing
         batch, count, alone = batch_of(self.spec, obs, preprocessing)
         if alone and action_mask is not None:
@@ -208,7 +209,7 @@ class Agent(Predicts, Staged, Answers, Told):
         if start is not None:
             self._start[:] = starts_of(self.spec, count, start)
         action = actor.act(
-            batch, self._start, slice(0, count), action_mask=mask, greedy=bool(greedy)
+            batch, self._start, slice(0, count), action_mask=mask, greedy=greedy
         ).env_action
         action = self._guard.hold(batch, action, self._start)
         self._start[:] = False

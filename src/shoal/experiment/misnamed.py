@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from shoal import algos
 from shoal.experiment.foreign import said_of
-from shoal.experiment.settings import lacks, names_of, refuse_outdated
+from shoal.experiment.settings import ELSEWHERE, lacks, names_of, refuse_outdated
 from shoal.types import ConfigError
 
 if TYPE_CHECKING:
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
     from shoal.algos import Algorithm
 
-ELSEWHERE = {
-    "seeds": "a run has one seed; for several, call it in a loop, "
-    "`for seed in range(1, 4): shoal.train(..., seed=seed)`, or use `shoal train ... --seeds 3`",
-}
-"""Options of the command line that are no settings, and what is to be written instead."""
 COUNTERPARTS = {
     "num_minibatches": ("batch_size",),
     "batch_size": ("num_minibatches",),

@@ -13,6 +13,7 @@ from typing import (
     Any,
     Literal,
     NamedTuple,
+    Never,
     TypeVar,
     Union,
     cast,
@@ -89,6 +90,12 @@ TABLES = ("algorithm", "env_kwargs")
 UNSET = "unset"
 """The key of a configuration file that lists the settings that are None where their default is not."""
 
+ELSEWHERE = {
+    "seeds": "a run has one seed; for several, call it in a loop, "
+    "`for seed in range(1, 4): shoal.train(..., seed=seed)`, or use `shoal train ... --seeds 3`",
+}
+"""Options of the command line that are no settings, and what is to be written instead."""
+
 FIXED = {
     "normalize_obs": "bring observations to one scale in the environment, by fixed numbers, such as with Gymnasium's "
     "RescaleObservation",
@@ -110,13 +117,7 @@ def layers_of_file(
     own, rest = split(saved, options)
     unknown = sorted(set(rest) - set(TABLES))
     if unknown:
-        refuse_outdated(unknown)
-        near = get_close_matches(unknown[0], names, n=3)
-        meant = f"; did you mean {near}?" if near else "."
-        raise ConfigError(
-            f"unknown keys {unknown} at the top of the configuration{meant} "
-            "The algorithm's own settings stand in the table [algorithm]"
-        )
+        _refuse_unknown(unknown, names)
     for name in TABLES:
         if not isinstance(rest.get(name, {}), Mapping):
             raise ConfigError(
@@ -177,6 +178,19 @@ def build(
                 raise ConfigError(there)
             converted[name] = convert(name, value, hint)
     return kind(**converted)
+
+
+def _refuse_unknown(unknown: list[str], names: Collection[str]) -> Never:
+    """ConfigError for keys of a configuration file, `unknown`, that are none of its settings' `names`."""
+    refuse_outdated(unknown)
+    near = get_close_matches(unknown[0], names, n=3)
+    meant = f"; did you mean {near}?" if near else "."
+    if unknown[0] in ELSEWHERE:
+        meant = f"; {ELSEWHERE[unknown[0]]}."
+    raise ConfigError(
+        f"unknown keys {unknown} at the top of the configuration{meant} "
+        "The algorithm's own settings stand in the table [algorithm]"
+    )
 
 
 def lacks(kind: type[Any], name: str) -> str:

@@ -35,7 +35,7 @@ from shoal.run.bottleneck import Spent, bottleneck
 from shoal.run.interrupts import CUT_SHORT, INTERRUPTED
 from shoal.run.origin import Origin
 from shoal.types import ConfigError
-from shoal.types.arguments import path_of
+from shoal.types.arguments import flag_of, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,8 @@ def train(
         EnvError: the environment broke its contract; its own exceptions arrive unchanged.
         KeyboardInterrupt: Ctrl-C, when the update is over and its checkpoint written; a second one at once.
     """
-    trust, rules = bool(settings.pop("trust", False)), settings.pop("rules", ())
+    trust = flag_of("trust", settings.pop("trust", False))
+    rules = settings.pop("rules", ())
     experiment = Experiment.new(
         env,
         algo=algo,
@@ -135,6 +136,7 @@ def start(
     rules: Sequence[Rule] = (),
 ) -> Result:
     """A new run of an experiment."""
+    report = flag_of("report", report)
     check_learners(experiment)
     experiment = with_actors(find_data(find_source(experiment)))
     options = experiment.options
@@ -231,7 +233,7 @@ def resume(  # noqa: PLR0913 (each is a choice of its own)
             callbacks=callbacks,
             rules=rules,
             fresh=False,
-            report=report,
+            report=flag_of("report", report),
         )
         with session as run:
             if config is not None:

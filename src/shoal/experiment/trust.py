@@ -34,6 +34,7 @@ from shoal.run.origin import Origin
 from shoal.run.reading import read_bytes
 from shoal.run.state_folder import state_folder
 from shoal.types import ConfigError
+from shoal.types.arguments import flag_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -180,6 +181,7 @@ def check(
         ConfigError: the file names what would be imported, and nothing shows that this user wrote it; or, where it
             is trusted, an object that is no environment's or policy's.
     """
+    trust = flag_of("trust", trust)
     named = imported_by(settings)
     names = {part: name for part, name in named.items() if _setting(part) not in given}
     if not names:
