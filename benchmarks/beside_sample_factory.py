@@ -45,7 +45,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 MINIBATCH = 512
 SEARCHED: dict[str, tuple[Any, ...]] = {
     "num_workers": (1, 2),
-    "num_envs_per_worker": (8, 20, 64),
+    "num_envs_per_worker": (8, 20, 64, 128, 256),
     "policy_workers": (1, 2),
 }
 
@@ -117,7 +117,10 @@ def compare(task: str, options: argparse.Namespace) -> dict[str, Any]:
         races["shoal"].append(our_race(task, seed))
         limits = {"until": SOLVED[task], "most_seconds": options.most_seconds, "seed": seed}
         found = measure("sample_factory", f"{task}_solved", timeout_s=options.most_seconds + 120, **limits)
-        races["peer"].append({key: found.get(key) for key in ("status", "seconds", "steps", "reached", "mean_return")})
+        told = {key: found.get(key) for key in ("status", "seconds", "steps", "reached", "mean_return")}
+        if found["status"] != "ok":  # it ended itself too late, or not at all
+            told |= {"seconds": options.most_seconds, "reached": False, "error": found["error"].splitlines()[0]}
+        races["peer"].append(told)
         print(task, {side: runs[-1] for side, runs in races.items()}, flush=True)
     return {"task": task, "speeds": speeds, "races": races}
 

@@ -78,8 +78,8 @@ def test_every_entry_point_says_which_argument_is_wrong(agent: Agent, tmp_path: 
         with pytest.raises(ConfigError, match=r"^greedy must be true or false"):
             agent.act(np.zeros(4, np.float32), greedy=value)  # pyright: ignore[reportArgumentType]
         for name in ("report", "trust"):
+            given: Any = {**SMALL, name: value}
             with pytest.raises(ConfigError, match=rf"^{name} must be true or false"):
-                given: Any = {**SMALL, name: value}
                 shoal.train("CartPole-v1", run_dir=new, **given)
     for value in PATH:
         with pytest.raises(ConfigError, match=r"^path must be a path"):

@@ -125,13 +125,31 @@ def test_the_length_of_a_run_is_no_configuration(tmp_path: Path, capsys: pytest.
     (group,) = compare([str(run.path) for run in runs], tmp_path, plot=tmp_path / "x.png")
     assert [curve.directory.path.name for curve in group.curves] == ["a1-long", "a2", "a3"]
     out = capsys.readouterr().out
-    assert f"left out: {runs[0].path} has seed 1 as a longer run of the same configuration has\n" in out
+    told = f"left out: {runs[0].path} has seed 1 of the same configuration, and so has a1-long, which is longer\n"
+    assert told in out
     assert (
         "runs of ppo differ in total_timesteps: 600 (a1-long, a3), 300 (a2); schedules that follow it differ with it\n"
         in out
     )
     assert "runs of ppo differ in stop_at: 90.0 (a1-long, a3), unset (a2)\n" in out
     assert "runs of ppo differ in checkpoint_every: 10 (a1-long, a3), unset (a2)\n" in out
+
+
+def test_which_run_of_a_seed_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that came to its end, before a longer one that was killed; then one as long as those of most seeds."""
+    plans = {"trial": (1, 900, "finished"), "killed": (2, 900, "running")}
+    plans |= {"one": (1, 300, "finished"), "two": (2, 300, "finished"), "three": (3, 300, "finished")}
+    runs: dict[str, RunDirectory] = {}
+    for name, (seed, steps, state) in plans.items():
+        run = runs[name] = write_run(tmp_path, name, seed=seed, status={"state": state})
+        run.config.write_text(tomli_w.dumps(run.read_config() | {"total_timesteps": steps}))
+    (group,) = compare([str(run.path) for run in runs.values()], tmp_path, plot=tmp_path / "x.png")
+    assert [curve.directory.path.name for curve in group.curves] == ["one", "two", "three"]
+    told = "left out: {} has seed {} of the same configuration, and so has {}, which {}\n"
+    out = capsys.readouterr().out
+    assert told.format(runs["trial"].path, 1, "one", "is as long as those of most seeds") in out
+    assert told.format(runs["killed"].path, 2, "two", "came to its end") in out
+    assert "differ in" not in out
 
 
 def test_a_run_that_was_prolonged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from shoal.envs.preprocessing import Preprocessing
 from shoal.envs.registry import make
 from shoal.learn.acting import Acting
 from shoal.nets.policy import PlainPolicy
-from shoal.run.evaluate import evaluate
+from shoal.run.evaluate import Score, evaluate
 
 
 class Loop(gym.Env[Any, Any]):
@@ -87,3 +87,10 @@ def test_episodes_that_end_are_whole() -> None:
     rows = make(Loop, 2)
     score = evaluate(PlainPolicy(Always(1), rows.spec), rows, episodes=5, acting=Acting(0))
     assert score.returns.tolist() == [2.0] * 5
+
+
+def test_a_score_is_one_line() -> None:
+    score = Score(np.array([0.5, -1.0]), np.array([3.0, 4.0]))
+    assert repr(score) == "Score(mean=-0.25, std=0.75, episodes=2, mean_length=3.5)"
+    with_costs = Score(np.full(100, 12.0), np.ones(100), np.full(100, 2.5))
+    assert repr(with_costs) == "Score(mean=12.0, std=0.0, cost=2.5, episodes=100, mean_length=1.0)"

@@ -111,10 +111,8 @@ def compare(
         found += train_missing(files, root, seeds=seeds, trainer=trainer)
     once = {run.path.resolve(): run for run in found}
     groups = grouped(_with_steps_in_common(_readable(list(once.values()))))
-    for curve in (curve for group in groups for curve in group.left_out):
-        _leave_out(
-            f"{curve.directory.path} has seed {curve.seed} as a longer run of the same configuration has"
-        )
+    for why in (why for group in groups for why in group.left_out):
+        _leave_out(why)
     grid = common_grid(_curves(groups))
     rng = np.random.Generator(np.random.PCG64(0))
     bands = [band(interpolate(group.curves, grid), rng) for group in groups]

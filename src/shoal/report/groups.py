@@ -59,6 +59,8 @@ class Curve:
     seconds: Floats
     greedy_cost: float | None = None
     """Mean cost of those episodes; None where steps have none."""
+    finished: bool = True
+    """Whether it came to its end: it was not killed, and did not fail."""
 
     @property
     def made_ns(self) -> int:
@@ -78,8 +80,8 @@ class Group:
 
     label: str
     curves: list[Curve]
-    left_out: list[Curve] = field(default_factory=list["Curve"])
-    """Shorter runs of seeds that have a longer one."""
+    left_out: list[str] = field(default_factory=list[str])
+    """A sentence for each other run of one of their seeds, of another length or that did not come to its end."""
 
     def seconds_at(self, step: float) -> Floats:
         """Each run's seconds of training at `step`."""
@@ -173,28 +175,53 @@ def read_curve(run: RunDirectory) -> Curve:
     status = run.read_status()
     greedy, cost = status.get("greedy_return"), status.get("greedy_cost")
     own = config["env"], config["seed"], greedy, *columns
-    return Curve(run, config, *own, greedy_cost=cost)
+    finished = status.get("state") == "finished"
+    return Curve(run, config, *own, greedy_cost=cost, finished=finished)
 
 
 def grouped(curves: Sequence[Curve]) -> list[Group]:
-    """Groups by configuration, each labeled by what sets it apart; of runs with one seed the longest counts.
+    """Groups by configuration, each labeled by what sets it apart; of each seed one run counts.
 
-    Of several as long as that the newest.
+    That is one that finished, before one that did not; of several one of the length that most seeds have, so that
+    seeds compare; then the longest, then the newest.
     """
-    best: dict[tuple[str, int], Curve] = {}
-    for curve in sorted(curves, key=lambda curve: (curve.length, curve.made_ns)):
-        best[kin(curve.config), curve.seed] = curve
     families: dict[str, list[Curve]] = {}
     for curve in curves:
         families.setdefault(kin(curve.config), []).append(curve)
     firsts = [_of_training(group[0].config) for group in families.values()]
     groups: list[Group] = []
-    for label, (key, group) in zip(_labels(firsts), families.items(), strict=True):
-        kept = [curve for curve in group if best[key, curve.seed] is curve]
-        shorter = [c for c in group if c.length < best[key, c.seed].length]
-        kept.sort(key=lambda curve: curve.seed)
-        groups.append(Group(label, kept, shorter))
+    for label, group in zip(_labels(firsts), families.values(), strict=True):
+        best = _one_a_seed(group)
+        others = (_why_not(curve, best[curve.seed]) for curve in group)
+        kept = [best[seed] for seed in sorted(best)]
+        groups.append(Group(label, kept, [why for why in others if why]))
     return groups
+
+
+def _one_a_seed(group: Sequence[Curve]) -> dict[int, Curve]:
+    """The run of each seed that counts, as of `grouped`."""
+    seeds: dict[float, set[int]] = {}
+    for curve in group:
+        if curve.finished:
+            seeds.setdefault(curve.length, set()).add(curve.seed)
+
+    def rank(curve: Curve) -> tuple[bool, int, float, int]:
+        shared = len(seeds.get(curve.length, ()))
+        return curve.finished, shared, curve.length, curve.made_ns
+
+    return {curve.seed: curve for curve in sorted(group, key=rank)}
+
+
+def _why_not(curve: Curve, kept: Curve) -> str:
+    """Why another run of its seed counts; empty where a run counts itself, or is only the older of two alike."""
+    if curve.finished != kept.finished:
+        why = "came to its end"
+    elif curve.length != kept.length:
+        why = f"is {'longer' if kept.length > curve.length else 'as long as those of most seeds'}"
+    else:
+        return ""
+    other, name = curve.directory.path, kept.directory.path.name
+    return f"{other} has seed {curve.seed} of the same configuration, and so has {name}, which {why}"
 
 
 def common_grid(curves: Sequence[Curve], points: int = GRID_POINTS) -> Floats:

@@ -13,6 +13,7 @@ import torch
 from shoal.envs.costs.rows import EPISODE
 from shoal.learn.acting import Acting, make_actor
 from shoal.llm.tasks.source import TaskSource
+from shoal.types.text import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,16 @@ class Score:
     def std(self) -> float:
         """Standard deviation of the returns."""
         return float(self.returns.std())
+
+    def __repr__(self) -> str:
+        """One line: what came of how many episodes."""
+        cost = ""
+        if self.costs is not None and len(self.costs):
+            cost = f", cost={self.costs.mean():.4g}"
+        return (
+            f"Score(mean={decimal(self.mean)}, std={decimal(self.std)}{cost}, episodes={len(self.returns)}, "
+            f"mean_length={self.lengths.mean():.1f})"
+        )
 
     def numbers(self, prefix: str) -> dict[str, float]:
         """Mean and deviation of the returns by names that begin with `prefix`; of costs the worst, too."""
