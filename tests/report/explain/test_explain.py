@@ -183,6 +183,66 @@ def test_images_have_saliency_maps(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["explanation.txt", "explanation.json", "saliency.png", "critic.png"]
 
 
+class Masked(gym.Env[Any, Any]):
+    """Of four options the first two and the last two are allowed in turns, as infos say."""
+
+    observation_space: spaces.Space[Any] = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Starts an episode."""
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._look()
+
+    def step(self, action: Any) -> Any:
+        """Plays one of eight steps."""
+        if not self._mask()[action]:
+            raise ValueError(f"{action} is not allowed in step {self.steps}")
+        self.steps += 1
+        obs, info = self._look()
+        return obs, 1.0, self.steps >= 8, False, info
+
+    def _mask(self) -> Any:
+        return np.array([1, 1, 0, 0] if self.steps % 2 == 0 else [0, 0, 1, 1], np.int8)
+
+    def _look(self) -> Any:
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {"action_mask": self._mask()}
+
+
+class MaskedDict(Masked):
+    """The same, as a part of the observation says."""
+
+    observation_space = spaces.Dict(
+        {"at": spaces.Box(-1, 1, (2,), np.float32), "action_mask": spaces.Box(0, 1, (4,), np.int8)}
+    )
+
+    def _look(self) -> Any:
+        obs, info = super()._look()
+        return {"at": obs} | info, {}
+
+
+@pytest.mark.parametrize("env", [Masked, MaskedDict])
+@pytest.mark.parametrize(("made", "network"), [(make_policy, Network()), (make_q_network, QNet())], ids=["pi", "q"])
+def test_no_choice_is_one_that_was_not_allowed(env: Any, made: Any, network: Any) -> None:
+    """Neither what the policy is said to do, nor what it would do after a change."""
+    found = explained(env, lambda spec: made(spec, network, 0), Asked(episodes=6, states=48, points=16))
+    decisions, at = found.decisions, list(range(len(found.seen)))
+    allowed = found.visits.mask
+    assert allowed is not None
+    assert allowed.sum(1).tolist() == [2] * len(at)
+    chosen = np.asarray(decisions.greedy(at, torch.from_numpy(found.seen).float()))
+    assert chosen.tolist() == [int(action) for action in found.visits.action]
+    assert found.counterfactuals is not None
+    assert found.counterfactuals.nearest
+    for change in found.counterfactuals.nearest:
+        named = [decisions.names[option] for option in np.flatnonzero(allowed[change.step])]
+        assert {change.action, change.instead} == set(named)
+    assert np.isfinite(found.importance.attributions).all()
+    assert np.abs(found.importance.attributions).max() < 1e6
+    assert any("were allowed at each step" in note for note in found.notes)
+
+
 def test_rewards_to_go() -> None:
     visits = Visits(
         [],

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 
 from shoal.envs.names import action_names
+from shoal.nets.distributions import NEVER, masked
 from shoal.nets.epsilon_greedy import EpsilonGreedy
 from shoal.types import map_tree
 
@@ -41,7 +42,7 @@ class Decisions:
         """How much the policy prefers what it chose, [N, K]: differentiable in x [N, F].
 
         For Box actions the components of the action itself [N, K]; for a Q-network the chosen value less the mean of
-        all; else the log-probability of the choice. `chosen` is what `greedy` gave for these steps.
+        all that are allowed; else the log-probability of the choice. `chosen` is what `greedy` gave for these steps.
         """
         distribution = self._at(at, x)
         if self.box:
@@ -52,7 +53,9 @@ class Decisions:
             if distribution.settled is not None:
                 values = distribution.settled
             own = values.gather(-1, choice.unsqueeze(-1)).squeeze(-1)
-            return (own - values.mean(-1)).reshape(-1, 1)
+            allowed = values > NEVER / 2
+            mean = torch.where(allowed, values, 0.0).sum(-1) / allowed.sum(-1)
+            return (own - mean).reshape(-1, 1)
         return distribution.log_prob(choice).reshape(-1, 1)
 
     @torch.no_grad()
@@ -86,7 +89,7 @@ class Decisions:
         return ", ".join(f"{name} {number:{digits}}" for name, number in told)
 
     def _at(self, at: Sequence[int], x: Tensor) -> Any:
-        """The distribution at steps `at` with the features x [N, F] in place of their own."""
+        """The distribution at steps `at` with the features x [N, F] in place of their own, among what was allowed."""
         where = list(at)
         obs = self.features.tree([leaf[where] for leaf in self.visits.leaves], x)
         state = None
@@ -94,7 +97,11 @@ class Decisions:
             rows = [self.visits.state[step] for step in where]
             state = map_tree(_stacked, *rows)
         start = torch.from_numpy(self.visits.start[where]).unsqueeze(0)
-        return self.policy(obs, state, start).distribution
+        allowed = self.visits.mask
+        mask = None
+        if allowed is not None:
+            mask = torch.from_numpy(allowed[where]).unsqueeze(0)
+        return masked(self.policy(obs, state, start).distribution, mask)
 
 
 def _with_time(leaf: Tensor) -> Tensor:

@@ -202,8 +202,9 @@ def _notes(features: Features, visits: Visits) -> list[str]:
     if features.held:
         named = ", ".join(features.held)
         notes.append(f"choices among the observations are held as they were: {named}")
-    if features.spec.masked:
+    if visits.mask is not None:
         notes.append(
-            "actions that were not allowed are not left out of what the policy prefers"
+            "choices are among the actions that were allowed at each step, whatever is changed; the tree knows of "
+            "none that are not"
         )
     return notes

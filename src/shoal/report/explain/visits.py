@@ -48,6 +48,8 @@ class Visits:
     """Of each episode: what the critic expected after its last step; 0 where it terminated."""
     cost: Floats | None = None
     """What each step cost [N]; None where steps have no cost."""
+    mask: Bools | None = None
+    """Which options were allowed at each step [N, n]; None where all are."""
 
     @property
     def episodes(self) -> int:
@@ -87,9 +89,12 @@ class _Row:
         self.steps: list[tuple[list[NDArray[Any]], Tree, bool, Tree, float]] = []
         self.rewards: list[float] = []
         self.costs: list[float] = []
+        self.masks: list[Bools] = []
 
-    def note(self, ready: Ready, number: int) -> None:
-        """What came of a step of the row of this number."""
+    def note(self, ready: Ready, masks: Bools | None, number: int) -> None:
+        """What came of a step of the row of this number; `masks`: of all rows, before it."""
+        if masks is not None:
+            self.masks.append(masks[number])
         self.rewards.append(float(ready.reward[number]))
         if ready.cost is not None:
             self.costs.append(float(ready.cost[number]))
@@ -124,6 +129,7 @@ def visit(
     while left.any() and count < MOST_STEPS:
         seen = spec.observation.flat(map_tree(np.copy, ready.obs))
         memory = _copied(actor.state)
+        masks = None if ready.action_mask is None else ready.action_mask.copy()
         acted = actor.act(
             ready.obs, start, everyone, action_mask=ready.action_mask, greedy=True
         )
@@ -137,9 +143,8 @@ def visit(
                 continue
             one = [leaf[number] for leaf in seen]
             step = one, _at(memory, number), bool(begun[number])
-            expected = float(values[number])
-            row.steps.append((*step, select(chosen, number), expected))
-            row.note(ready, number)
+            row.steps.append((*step, select(chosen, number), float(values[number])))
+            row.note(ready, masks, number)
             count += 1
             over = bool(ready.terminated[number] | ready.truncated[number])
             if not over and len(row.rewards) < max_steps:
@@ -186,6 +191,7 @@ def _joined(done: Sequence[tuple[_Row, float]]) -> Visits:
     leaves = [np.stack(leaf) for leaf in zip(*(step[0] for step in steps), strict=True)]
     lengths = [len(row.rewards) for row, _ in done]
     costs = [cost for row, _ in done for cost in row.costs]
+    masks = [mask for row, _ in done for mask in row.masks]
     return Visits(
         leaves,
         [step[1] for step in steps],
@@ -196,4 +202,5 @@ def _joined(done: Sequence[tuple[_Row, float]]) -> Visits:
         np.repeat(np.arange(len(done)), lengths),
         np.array([value for _, value in done], np.float64),
         np.array(costs) if costs else None,
+        np.stack(masks).astype(np.bool_) if masks else None,
     )
