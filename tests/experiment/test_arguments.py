@@ -74,11 +74,12 @@ def test_every_entry_point_says_which_argument_is_wrong(agent: Agent, tmp_path: 
         for value in values:
             with pytest.raises(ConfigError, match=rf"^{name} "):
                 call(**given, **{name: value})
-    for value in FLAG:
+    odd: Any
+    for odd in FLAG:
         with pytest.raises(ConfigError, match=r"^greedy must be true or false"):
-            agent.act(np.zeros(4, np.float32), greedy=value)  # pyright: ignore[reportArgumentType]
+            agent.act(np.zeros(4, np.float32), greedy=odd)
         for name in ("report", "trust"):
-            given: Any = {**SMALL, name: value}
+            given: Any = {**SMALL, name: odd}
             with pytest.raises(ConfigError, match=rf"^{name} must be true or false"):
                 shoal.train("CartPole-v1", run_dir=new, **given)
     for value in PATH:
