@@ -55,7 +55,7 @@ def as_told(_: Prompt, answer: str) -> Any:  # noqa: C901
 
 
 class Batches:
-    """Takes up to four at once; those that say so fail alone, all together or with the process."""
+    """Takes up to four at once; those that say so take their time, or fail alone, all together or with the process."""
 
     batch_size = 4
 
@@ -67,6 +67,8 @@ class Batches:
 
     def score_batch(self, pairs: list[tuple[Prompt, str]]) -> list[Any]:
         self.sizes.append(len(pairs))
+        if any(answer == "slow" for _, answer in pairs):
+            time.sleep(0.5)
         if any(answer == "all" for _, answer in pairs):
             raise ValueError("the batch")
         if any(answer == "die" for _, answer in pairs):

@@ -175,11 +175,12 @@ def test_batches() -> None:
 @pytest.mark.slow
 def test_a_batch_whose_process_dies_takes_no_other_answer_with_it() -> None:
     with pool_of(Batches, retries=0, on_failure="drop") as pool:
-        for key, answer in enumerate(("a", "bb", "die", "dddd", "one", "all", "ff")):
+        # while the first takes its time, all others come to wait: so "die" is never in a batch of its own
+        for key, answer in enumerate(("slow", "a", "bb", "die", "dddd", "one", "all", "ff")):
             pool.submit(key, PROMPT, answer)
         found = collect(pool)
-    assert [found[key].reward for key in range(7)] == [1.0, 2.0, None, 4.0, None, None, 2.0]
-    assert "was killed by SIGKILL" in str(found[2].failure)
+    assert [found[key].reward for key in range(8)] == [4.0, 1.0, 2.0, None, 4.0, None, None, 2.0]
+    assert "was killed by SIGKILL" in str(found[3].failure)
 
 
 def test_scorers_that_cannot_be_made() -> None:
